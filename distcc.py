@@ -1,0 +1,2300 @@
+#!/bin/sh
+''':'
+# Read by sh: start Python without site and environment (7 ms instead of 11), and load this
+# file as a module, so that its cached bytecode serves (5 ms less for each 1000 lines).
+# /usr/bin/python3 comes first because a version manager's shim may cost 100 ms.
+python=/usr/bin/python3
+[ -x "$python" ] || python=python3
+exec "$python" -IS -c '
+import os, sys
+del sys.argv[0]
+if sys.version_info < (3, 8):
+    os.execvp("python3", ["python3"] + sys.argv)
+from _frozen_importlib_external import SourceFileLoader
+__file__ = os.path.realpath(sys.argv[0])
+exec(SourceFileLoader("distcc", __file__).get_code("distcc"))
+' "$0" "$@"
+'''
+__doc__ = """distcc.py: compile C, C++ and Objective-C on other machines.
+
+Stands before a compiler command. The source is preprocessed here, compiled by the daemon
+distccd.py on a volunteer machine, and the object, the messages and the exit status are left
+as the compiler alone would have left them. What cannot be shared runs here.
+
+Three ways to call it:
+    distcc.py gcc -c hello.c            explicitly, before the compiler
+    distcc.py -c hello.c                implicitly: the compiler is cc
+    ln -s distcc.py ~/masquerade/gcc    as the compiler, when that directory leads PATH
+
+Environment:
+    DISTCC_HOSTS            volunteers: HOST[:PORT][/LIMIT] or [IPV6]:PORT/LIMIT, localhost
+    DISTCC_VERBOSE          1: say everything; 0: not even the notice of each job
+    DISTCC_LOG              file that takes distcc's own messages instead of stderr
+    DISTCC_SAVE_TEMPS       1: keep working files
+    DISTCC_TCP_CORK         0: do not hold packets back until they are full
+    DISTCC_DIR              directory of `hosts` and `lock` (else ~/.distcc and TMPDIR)
+    DISTCC_FALLBACK         0: fail with the reason's exit code instead of compiling here
+    DISTCC_IO_TIMEOUT       seconds without a byte from a volunteer (300)
+    DISTCC_BACKOFF_PERIOD   seconds that an unreachable volunteer is left alone (60)
+    DISTCC_DIRECTIVES_ONLY  0: expand macros here: half the bytes, less exact
+
+Files:
+    $DISTCC_DIR/hosts ~/.distcc/hosts /etc/distcc/hosts    volunteers, if DISTCC_HOSTS is unset
+    $DISTCC_DIR/lock or $TMPDIR/distcc-UID                 locks of slots, working files
+"""
+
+import errno
+import os
+import stat
+import sys
+
+import _signal      # `signal` and `socket` build enumerations: 4 and 8 ms, these modules 0.2
+import fcntl
+
+VERSION = "1.0"
+
+# -------------------------------------------------------------------------------------------
+# Wire: exit codes, protocol 1 and compiler options, the same text in both scripts
+# pack_header read_exactly read_header long_to_short classify_option assembler_words_harmless
+# language_of leaves_include names_other_file
+# -------------------------------------------------------------------------------------------
+
+# The exit codes of the distcc 0.14 manual, section 2.9; 101 and 111 as C distcc has them.
+# They lie high, where no compiler's own exit code is.
+EXIT_DISTCC_FAILED = 100
+EXIT_BAD_ARGUMENTS = 101
+EXIT_BIND_FAILED = 102
+EXIT_CONNECT_FAILED = 103
+EXIT_COMPILER_CRASHED = 104
+EXIT_OUT_OF_MEMORY = 105
+EXIT_BAD_HOSTSPEC = 106
+EXIT_IO_ERROR = 107
+EXIT_TRUNCATED = 108
+EXIT_PROTOCOL_ERROR = 109
+EXIT_COMPILER_MISSING = 110
+EXIT_RECURSION = 111
+OWN_EXIT_CODES = range(100, 120)            # in a STAT: "not compiled", never a compiler's word
+
+PROTOCOL_VERSION = 1
+DEFAULT_PORT = 4200
+RECURSION_GUARD = "_DISTCC_SAFEGUARD"       # C distcc reads the same name
+RECURSION_LIMIT = 5                         # calls within calls; a daemon's compiler starts here
+
+# What a peer may announce, in bytes; Linux itself bounds an argument to 128 KiB.
+HEADER_BYTES = 12
+MAX_ARGUMENTS = 16384
+MAX_ARGUMENT_BYTES = 128 * 1024
+MAX_COMMAND_BYTES = 2 * 1024 * 1024
+MAX_SOURCE_BYTES = 1024 * 1024 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_OBJECT_BYTES = 0xffffffff
+CHUNK_BYTES = 256 * 1024
+
+
+class WireError(Exception):
+    """The peer broke the protocol or hung up; `code` is the exit code that stands for it."""
+
+    def __init__(self, code, reason):
+        """code: EXIT_TRUNCATED or EXIT_PROTOCOL_ERROR; reason: one line of text."""
+        super().__init__(reason)
+        self.code = code
+
+
+def pack_header(token, number):
+    """Return the 12 bytes of a packet header: four of token, eight lower-case hex digits."""
+    return b"%s%08x" % (token, number)
+
+
+def read_exactly(receive, count, wanted):
+    """Return exactly `count` bytes taken from receive(most) -> bytes.
+
+    `wanted` names them in the WireError that an early end of file raises."""
+    pieces = []
+    missing = count
+    while missing:
+        piece = receive(min(missing, CHUNK_BYTES))
+        if not piece:
+            raise WireError(EXIT_TRUNCATED, "connection closed after %d of %d bytes of %s"
+                            % (count - missing, count, wanted))
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
+
+
+def read_header(receive, token, most):
+    """Read one packet header that must carry `token`; return its number, at most `most`.
+
+    Raises WireError: truncated, another token, digits that are none, a number too large."""
+    header = read_exactly(receive, HEADER_BYTES, token.decode())
+    digits = header[4:]
+    if header[:4] != token or digits.translate(None, b"0123456789abcdefABCDEF"):
+        raise WireError(EXIT_PROTOCOL_ERROR, "expected %s and 8 hex digits, got %r"
+                        % (token.decode(), header))
+    number = int(digits, 16)
+    if number > most:
+        raise WireError(EXIT_PROTOCOL_ERROR, "%s announces %d, more than %d"
+                        % (token.decode(), number, most))
+    return number
+
+
+# Compiler options. Each word below is an option; one that ends in * stands for all that begin
+# so. The longest match decides. The kinds are:
+PLAIN = "plain"                  # code generation or warnings: goes to every compiler
+PREPROCESSOR = "preprocessor"    # has done its work when the source is preprocessed
+LINKER = "linker"                # without meaning for -c and -S
+SPECIAL = "special"              # decides what the job is: each side reads it with its own code
+ELSEWHERE = "elsewhere"          # reads or writes other files, or depends on where it runs
+UNKNOWN = "unknown"
+NO_OBJECT = "no object is made from one source"
+
+# Options that take the next word when nothing is joined to them.
+SEPARATE_ARGUMENT = frozenset("""
+    -o -x -D -U -I -F -A -include -imacros -idirafter -iprefix -iwithprefix -iwithprefixbefore
+    -isystem -isysroot --sysroot -iquote -iframework -imultilib -imultiarch -cxx-isystem -c-isystem
+    -MF -MT -MQ -MJ -L -l -T -Tbss -Tdata -Ttext -u -z -e -R -h -rpath -Wl -Xlinker
+    -Xpreprocessor -Xassembler -Xclang -Xanalyzer -Xopenmp-target -Xarch_host -Xarch_device
+    -mllvm -plugin-arg --param -b -V -G -B -aux-info -dumpbase -dumpbase-ext -dumpdir -wrapper
+    -specs -target -arch -include-pch -index-store-path -gcc-toolchain -ivfsoverlay -iplugindir
+    -serialize-diagnostics --serialize-diagnostics -working-directory -framework -rdynamic-list
+    -ccc-gcc-name -ccc-install-dir -dependency-file -fmodule-name -main-file-name -weak_framework
+    -bundle_loader -install_name -force_load -dylib_file -current_version
+    -compatibility_version""".split())
+
+# GNU long options and the short ones that they stand for; a trailing = takes an argument,
+# joined or as the next word (gcc documents them only in its option tables).
+LONG_OPTIONS = {
+    "--all-warnings": "-Wall", "--ansi": "-ansi", "--assemble": "-S", "--comments": "-C",
+    "--assert=": "-A", "--comments-in-macros": "-CC", "--compile": "-c", "--coverage": "-coverage",
+    "--debug": "-g", "--define-macro=": "-D", "--dependencies": "-M", "--dump=": "-d",
+    "--dumpbase=": "-dumpbase", "--dumpbase-ext=": "-dumpbase-ext", "--dumpdir=": "-dumpdir",
+    "--entry=": "-e", "--extra-warnings": "-Wextra", "--for-assembler=": "-Xassembler",
+    "--for-linker=": "-Xlinker", "--force-link=": "-u", "--imacros=": "-imacros",
+    "--include=": "-include", "--include-barrier": "-I-", "--include-directory=": "-I",
+    "--include-directory-after=": "-idirafter", "--include-prefix=": "-iprefix",
+    "--include-with-prefix=": "-iwithprefix", "--language=": "-x", "--library-directory=": "-L",
+    "--include-with-prefix-after=": "-iwithprefix",
+    "--include-with-prefix-before=": "-iwithprefixbefore", "--no-line-commands": "-P",
+    "--no-standard-includes": "-nostdinc", "--no-standard-libraries": "-nostdlib",
+    "--no-warnings": "-w", "--optimize": "-O", "--output=": "-o", "--pedantic": "-pedantic",
+    "--pedantic-errors": "-pedantic-errors", "--pipe": "-pipe", "--preprocess": "-E",
+    "--prefix=": "-B", "--print-missing-file-dependencies": "-MG", "--profile": "-p",
+    "--save-temps": "-save-temps", "--shared": "-shared", "--specs=": "-specs",
+    "--static": "-static", "--std=": "-std=", "--trace-includes": "-H",
+    "--traditional": "-traditional-cpp", "--traditional-cpp": "-traditional-cpp",
+    "--trigraphs": "-trigraphs", "--undefine-macro=": "-U", "--user-dependencies": "-MM",
+    "--verbose": "-v", "--write-dependencies": "-MD", "--write-user-dependencies": "-MMD"}
+
+OPTIONS_BY_KIND = {
+    SPECIAL: """-c -S -o* -x* -M -MM -MD -MMD -MF* -MT* -MQ* -MP -MG -Wp,* -Wa,* -arch
+        -Xpreprocessor -Xassembler""",
+    PREPROCESSOR: """-A* -D* -F* -I* -U* -C -CC -cxx-isystem* -c-isystem* -idirafter* -iframework*
+        -imacros* -imultiarch* -imultilib* -include* -iprefix* -iquote* -isysroot* -isystem*
+        -iwithprefix* -iwithprefixbefore* -nostdinc -nostdinc++ -nostdlibinc -nobuiltininc -remap
+        --sysroot* -finput-charset=*""",
+    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -s -r -N -n -t -rdynamic
+        -static -static-libgcc -static-libstdc++ -static-pie -shared -shared-libgcc -symbolic
+        -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs -nolibc -nostdlib++ -h
+        -rpath -framework -weak_framework -fuse-ld=*""",
+    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p -pg
+        --param* -target --target=* -stdlib=* -b -V -G* -trigraphs -Qunused-arguments
+        -g -g0 -g1 -g2 -ggdb -ggdb0 -ggdb1 -ggdb2 -gdwarf* -gno-* -gstrict-dwarf -gz*
+        -gcolumn-info -gline-tables-only -gmlt -gpubnames -ggnu-pubnames -grecord-gcc-switches
+        -gstatement-frontiers -gvariable-location-views* -ginline-points -gas-loc-support
+        -gas-locview-support -ginternal-reset-location-views -gdescribe-dies -gtoggle
+        -ffile-prefix-map=* -fdebug-prefix-map=* -fmacro-prefix-map=* -fcoverage-prefix-map=*
+        -fdebug-compilation-dir=*
+        -fabi-compat-version=* -fabi-version=* -faligned-new=* -falign-functions=* -falign-jumps=*
+        -falign-labels=* -falign-loops=* -fasan-shadow-offset=* -fcf-protection=* -fclang-abi-compat=*
+        -fconstant-string-class=* -fconstexpr-cache-depth=* -fconstexpr-depth=*
+        -fconstexpr-loop-limit=* -fconstexpr-ops-limit=* -fconstexpr-steps=* -fdiagnostics-color=*
+        -fdiagnostics-column-origin=* -fdiagnostics-column-unit=* -fdiagnostics-escape-format=*
+        -fdiagnostics-minimum-margin-width=* -fdiagnostics-path-format=* -fdiagnostics-urls=*
+        -fdiagnostics-show-location=* -fexcess-precision=* -fexec-charset=* -ffixed-* -fcall-used-*
+        -fcall-saved-* -ffp-contract=* -ffp-exception-behavior=* -ffp-model=* -ffp-eval-method=*
+        -fivar-visibility=* -fira-algorithm=* -fira-region=* -flive-patching=*
+        -fmessage-length=* -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=* -fmudflap*
+        -fname-mangling-version-* -fobjc-abi-version=* -fobjc-runtime=* -fopenmp=*
+        -fpack-struct=* -fpatchable-function-entry=* -fpermitted-flt-eval-methods=*
+        -fprefetch-loop-arrays* -frandom-seed=* -freorder-blocks-algorithm=* -fsanitize=*
+        -fsanitize-recover=* -fsanitize-trap=* -fsanitize-sections=* -fsanitize-coverage=*
+        -fno-sanitize=* -fno-sanitize-recover=* -fno-sanitize-trap=*
+        -fsched-stalled-insns=* -fsched-stalled-insns-dep=* -fsched-verbose=* -fsimd-cost-model=*
+        -fstack-limit-symbol=* -fstack-limit-register=* -fstack-reuse=* -fstack-check=*
+        -fstack-clash-protection -fstrict-flex-arrays=* -fstrong-eval-order=* -ftabstop=*
+        -ftemplate-backtrace-limit=* -ftemplate-depth=* -ftemplate-depth-* -ftls-model=*
+        -ftrivial-auto-var-init=* -fvect-cost-model=* -fvisibility=* -fvtable-verify=*
+        -fwide-exec-charset=* -fzero-call-used-regs=* -fzero-init-padding-bits=*""",
+}
+
+# The same for ELSEWHERE, by the reason that the user is told.
+REASONS_ELSEWHERE = {
+    NO_OBJECT: """-E -fsyntax-only -### --help* -print-* --print-*
+        -dumpmachine -dumpversion -dumpfullversion -dumpspecs --version --target-help -emit-llvm
+        -emit-ast --analyze -analyze -rewrite-objc -combine -verify-pch --precompile -Xarch_*""",
+    "it prints about this machine or this run": """-v -H -Q -time -ftime-report* -fmem-report*
+        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -report-bug -fdbg-cnt-list -mdump-tune-features -freport-bug
+        -ftime-report-details -fproc-stat-report* -fstack-usage-report -Rpass* -R*""",
+    "it writes another file": """-gsplit-dwarf* -save-stats* --coverage -coverage -ftest-coverage
+        -fprofile-arcs -fstack-usage -fcallgraph-info* -fdump-* -d* -save-temps* --save-temps*
+        -ftime-trace* -fsave-optimization-record* -foptimization-record-file=* -fopt-info*
+        -aux-info* -time=* -fdiagnostics-format=* -dumpdir* -dumpbase* -dumpbase-ext* -MJ*
+        --serialize-diagnostics* -serialize-diagnostics* -index-store-path -gen-cdb-fragment-path*
+        -fada-spec-parent=* -fdump-go-spec=* -ftree-dump* -dependency-file -module-file-info
+        -fcrash-diagnostics-dir=* -fproc-stat-report=* -fsave-main-file-name -gen-reproducer*
+        -fmultiple-object-format -fdriver-only -dxc-* -fexperimental-*""",
+    "it reads another file": """-fprofile-use* -fprofile-generate* -fauto-profile*
+        -fprofile-* -fbranch-probabilities -fcs-profile-* -fprofile-instr-use*
+        -fprofile-sample-use* -fsanitize-ignorelist=* -fsanitize-blacklist=*
+        -fsanitize-system-ignorelist=* -fsanitize-coverage-*list=* -fxray-*  -fprofile-list=*
+        -frandomize-layout-seed-file=* -ivfsoverlay* -fembed-offload-object=* -fthinlto-index=*
+        -fmodules* -fmodule-* -fno-modules* -fprebuilt-* -fbuild-session* -fpch-* -include-pch
+        -fuse-init-array-file -fimplicit-module* -fopenmp-host-ir-file-path* -fapinotes*
+        -fvtv-* -fmap-file* -flimited-precision=* -fvfs-* -fcuda-include-gpubinary -ftree-profile-file* --config* -fpreprocessed
+        -fno-preprocessed -fdirectives-only -fno-directives-only -fbasic-block-sections=* -fms-volatile-file
+        -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
+        -working-directory*""",
+    "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
+        -B* -no-integrated-cpp -Xclang -mllvm -gcc-toolchain --gcc-toolchain* --gcc-install-dir*
+        -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
+        -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
+        --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
+    "its messages show the source": """-fanalyzer -fdiagnostics-absolute-paths
+        -fuse-line-directives -frewrite-*""",
+    "it depends on this machine's processor": "-march=native -mtune=native -mcpu=native",
+    "the object records the command or the macros": """-g3 -ggdb3 -gstabs* -gctf* -gbtf*
+        -frecord-gcc-switches -frecord-command-line -grecord-command-line -flto* -fcompare-debug*
+        -fdiagnostics-generate-patch -fdiagnostics-parseable-fixits -P -traditional-cpp
+        -traditional -fdebug-macro -ffat-lto-objects -fwhole-program -gcodeview* -glldb*
+        -gembed-source -gmodules -gsce
+        -fembed-bitcode* -femit-struct-debug-* -fno-emit-struct-debug-* -fdebug-cpp
+        -fno-debug-cpp -fno-working-directory -fcoverage-mapping -fopenacc* -fself-test*""",
+}
+
+
+def index_options():
+    """Return ({option: (kind, reason)}, {beginning: (kind, reason)}) of the tables above."""
+    exact, beginnings = {}, {}
+    rows = [(kind, "", words) for kind, words in OPTIONS_BY_KIND.items()]
+    rows += [(ELSEWHERE, reason, words) for reason, words in REASONS_ELSEWHERE.items()]
+    for kind, reason, words in rows:
+        for word in words.split():
+            if word[-1] == "*":
+                beginnings[word[:-1]] = kind, reason
+            else:
+                exact[word] = kind, reason
+    return exact, beginnings
+
+
+EXACT_OPTIONS, OPTION_BEGINNINGS = index_options()
+LONGEST_BEGINNING = max(map(len, OPTION_BEGINNINGS))
+
+
+def long_to_short(word):
+    """Return (short option, joined argument or None) for a GNU long option, else (word, None).
+
+    "--output=a.o" gives ("-o", "a.o"), "--output" gives ("-o", None)."""
+    name, equals, argument = word.partition("=")
+    if equals:
+        short = LONG_OPTIONS.get(name + "=")
+        return (short, argument) if short else (word, None)
+    return LONG_OPTIONS.get(word) or LONG_OPTIONS.get(word + "=") or word, None
+
+
+# PLAIN options whose argument is a path, but of which no file is opened.
+PATH_OPTIONS = ("-ffile-prefix-map=", "-fdebug-prefix-map=", "-fmacro-prefix-map=",
+                "-fcoverage-prefix-map=", "-fdebug-compilation-dir=")
+
+
+def classify_option(word):
+    """Return (kind, reason) of an option word; reason is "" but for ELSEWHERE.
+
+    Words that no table holds are PLAIN in the shapes -fWORD, -mWORD, -mWORD=VALUE and -WWORD
+    with no slash: both compilers keep them free of files. All else is UNKNOWN."""
+    found = EXACT_OPTIONS.get(word)
+    length = min(len(word), LONGEST_BEGINNING)
+    while not found and length > 1:
+        found = OPTION_BEGINNINGS.get(word[:length])
+        length -= 1
+    if found:
+        names_path = found[0] is PLAIN and "/" in word and not word.startswith(PATH_OPTIONS)
+        return (UNKNOWN, "") if names_path else found
+    harmless = (word[:2] in ("-m", "-W") or word[:2] == "-f" and "=" not in word) \
+        and len(word) > 2 and "/" not in word and "," not in word
+    return (PLAIN if harmless else UNKNOWN), ""
+
+
+HARMLESS_ASSEMBLER_WORDS = frozenset("""
+    --32 --64 --x32 --noexecstack --execstack --fatal-warnings --no-warn --warn -W --divide
+    --strip-local-absolute --nocompress-debug-sections --compress-debug-sections
+    --compress-debug-sections=none --compress-debug-sections=zlib --no-pad-sections
+    --compress-debug-sections=zlib-gnu --compress-debug-sections=zlib-gabi --keep-locals -L
+    --reduce-memory-overheads --size-check=error --size-check=warning --traditional-format
+    --elf-stt-common=yes --elf-stt-common=no --generate-missing-build-notes=no
+    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X""".split())
+
+
+def assembler_words_harmless(words):
+    """Tell whether these arguments for the assembler name no file and make no listing.
+
+    words: what stood between the commas of -Wa, or after -Xassembler."""
+    words = iter(words)
+    for word in words:
+        if word == "--defsym":
+            word = "-m" + next(words, "/")
+        if word not in HARMLESS_ASSEMBLER_WORDS and (word[:2] != "-m" or "/" in word):
+            return False
+    return True
+
+
+# Languages by suffix, and what `-x` calls each when it is preprocessed.
+LANGUAGE_OF_SUFFIX = {
+    ".c": "c", ".i": "cpp-output", ".cc": "c++", ".cpp": "c++", ".cxx": "c++", ".cp": "c++",
+    ".c++": "c++", ".C": "c++", ".CPP": "c++", ".ii": "c++-cpp-output", ".m": "objective-c",
+    ".mi": "objective-c-cpp-output", ".mm": "objective-c++", ".M": "objective-c++",
+    ".mii": "objective-c++-cpp-output", ".s": "assembler", ".S": "assembler-with-cpp",
+    ".sx": "assembler-with-cpp"}
+PREPROCESSED_FORM = {
+    "c": "cpp-output", "c++": "c++-cpp-output", "objective-c": "objective-c-cpp-output",
+    "objective-c++": "objective-c++-cpp-output", "assembler-with-cpp": "assembler"}
+PREPROCESSED_LANGUAGES = frozenset(PREPROCESSED_FORM.values())
+
+
+def language_of(source, compiler):
+    """Return the language, as -x names it, that `compiler` takes the file for; None if unknown.
+
+    A driver whose name says C++ (g++, c++, clang++, x86_64-linux-gnu-g++-12) takes .c and .i
+    for C++ (gcc manual, "Compiling C++ Programs")."""
+    base = source.rpartition("/")[2]
+    suffix = base[base.rfind("."):] if "." in base else ""
+    language = LANGUAGE_OF_SUFFIX.get(suffix)
+    if "++" in compiler.rpartition("/")[2] and language in ("c", "cpp-output"):
+        language = "c++" if language == "c" else "c++-cpp-output"
+    return language
+
+
+# What preprocessed text may still do to the compiler's files.
+BLANKS = b" \t\r\n\v\f\0"
+
+
+def leaves_include(text):
+    """Tell whether text (bytes) may hold a live #include, #include_next, #import or #embed.
+
+    With -fdirectives-only gcc obeys them even in preprocessed text. Comments count as code
+    where they look like such a line; spliced lines must have been joined."""
+    for word in (b"include", b"import", b"embed"):
+        at = text.find(word)
+        while at >= 0:
+            if ends_in_hash(text[text.rfind(b"\n", 0, at) + 1:at]):
+                return True
+            at = text.find(word, at + 1)
+    return False
+
+
+def ends_in_hash(line):
+    """Tell whether this beginning of a line is a # (in any spelling) and blanks or comments."""
+    line = line.rstrip(BLANKS)
+    while line.endswith(b"*/"):
+        start = line.rfind(b"/*", 0, -2)
+        if start < 0:
+            return True                 # the comment, and perhaps a #, began lines before
+        line = line[:start].rstrip(BLANKS)
+    for mark in (b"#", b"%:", b"??="):
+        if line.endswith(mark):
+            before = line[:-len(mark)].strip(BLANKS)
+            return before in (b"", b"\xef\xbb\xbf") or before.endswith(b"*/")
+    return False
+
+
+def names_other_file(text):
+    """Tell whether preprocessed text (bytes) has the assembler read a file (.incbin FILE,
+    .include "FILE") or the compiler load a precompiled header."""
+    if b".incbin" in text or b"pch_preprocess" in text:
+        return True
+    if b".include" not in text:
+        return False
+    import re
+    return re.search(rb'\.include[ \t]+\\?"|^[ \t]*\.include\b', text, re.M) is not None
+
+
+# -------------------------------------------------------------------------------------------
+# Constants and errors
+# RunLocally HostFailed Interrupted WaitedLongEnough Fatal
+# -------------------------------------------------------------------------------------------
+
+DEFAULT_LIMIT = 4                       # slots of a volunteer that names no limit
+MOST_SLOTS = 1000
+MOST_HOSTS_BYTES = 1024 * 1024
+CONNECT_TIMEOUT_S = 4.0                 # for each address of a host
+IO_TIMEOUT_S = 300.0
+BACKOFF_PERIOD_S = 60.0
+SLOT_POLL_S = 0.02                      # how often the first in the queue looks for a slot
+LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs are short
+LOCAL_WAIT_S = 60.0                     # then a job runs here, slot or none
+TEXT_WINDOW_BYTES = 1024 * 1024
+WINDOW_OVERLAP_BYTES = 256
+ENDING_SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
+
+
+class RunLocally(Exception):
+    """The command runs here, and nobody is at fault: `reason` says why.
+
+    `waits` tells whether it takes a slot of this machine first, as compiles and links do."""
+
+    def __init__(self, reason, waits=True):
+        """reason: one line for DISTCC_VERBOSE; waits: see the class."""
+        super().__init__(reason)
+        self.waits = waits
+
+
+class HostFailed(Exception):
+    """A volunteer could not do the job: `code` is the exit code that names the kind of fault.
+
+    `reached` is false while nothing was sent, so that another volunteer may be asked;
+    `refused` is true when the volunteer itself gave the reason and is in good health."""
+
+    def __init__(self, code, reason, reached=True, refused=False):
+        """code: EXIT_…; reason: one line; reached and refused: see the class."""
+        super().__init__(reason)
+        self.code, self.reached, self.refused = code, reached, refused
+
+
+class Interrupted(Exception):
+    """A signal asks us to end: `signal_number` is passed on once everything is tidy."""
+
+    def __init__(self, signal_number):
+        """signal_number: SIGINT, SIGTERM or SIGHUP."""
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+class WaitedLongEnough(Exception):
+    """The alarm of a bounded wait went off."""
+
+
+class Fatal(Exception):
+    """distcc cannot even run the compiler here: `code` is the exit code, the text says why."""
+
+    def __init__(self, code, reason):
+        """code: EXIT_…; reason: one line."""
+        super().__init__(reason)
+        self.code = code
+
+
+# -------------------------------------------------------------------------------------------
+# Messages: distcc's own lines, each one write, never mixed into the compiler's
+# printable say warn notice debug
+# -------------------------------------------------------------------------------------------
+
+def printable(text):
+    """Return text as one line for a terminal or log: control characters are escaped."""
+    return "".join(char if char.isprintable() or 0xdc80 <= ord(char) <= 0xdcff
+                   else char.encode("unicode_escape").decode() for char in text)
+
+
+def write_fully(descriptor, data):
+    """Write all bytes of data; a reader that left (EPIPE and the like) is no error."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view):]
+        except OSError:
+            return
+
+
+def say(text):
+    """Write one line of our own to DISTCC_LOG, or else to stderr."""
+    line = os.fsencode("distcc[%d] %s\n" % (os.getpid(), printable(text)))
+    log = os.environ.get("DISTCC_LOG")
+    if log:
+        try:
+            descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        except OSError as error:
+            os.environ["DISTCC_LOG"] = ""
+            warn("cannot open the log %s: %s; messages go to stderr" % (log, error.strerror))
+        else:
+            write_fully(descriptor, line)
+            os.close(descriptor)
+            return
+    write_fully(2, line)
+
+
+def warn(text):
+    """Say what went wrong: always shown."""
+    say("warning: " + text)
+
+
+def notice(text):
+    """Say where a job runs: on a terminal or in the log only, for others read stderr too."""
+    wish = os.environ.get("DISTCC_VERBOSE")
+    if wish == "1" or os.environ.get("DISTCC_LOG") or wish != "0" and os.isatty(2):
+        say(text)
+
+
+def debug(text):
+    """Say what only DISTCC_VERBOSE=1 shows."""
+    if os.environ.get("DISTCC_VERBOSE") == "1":
+        say(text)
+
+
+# -------------------------------------------------------------------------------------------
+# Command line: what the compiler is asked for, as the compiler itself would read it. Pure but
+# for the files named by @.
+# Job scan scan_option scan_special scan_wp check_job
+# -------------------------------------------------------------------------------------------
+
+class Job:
+    """One compile, read from its command line.
+
+    argv: the command as given        compiler: its first word
+    source, output: file names        assembly: -S rather than -c
+    language: of the source, as -x names it; given_language: the same if -x gave it, or None
+    output_named: whether -o named the output
+    here: option words for the preprocessor
+    there: option words for the volunteer's compiler
+    dependency_option: "-MD", "-MMD" or ""; dependency_file and dependency_target as given
+    wp_dependency: index in `here` of the file named by -Wp,-MD,FILE, or None"""
+
+    def __init__(self, argv):
+        """argv: [compiler, argument, ...], text as os.fsdecode gives it."""
+        self.argv = argv
+        self.compiler = argv[0]
+        self.source = self.output = self.language = None
+        self.next_language = self.given_language = None
+        self.output_named = False
+        self.modes = set()
+        self.assembly = False
+        self.here, self.there = [], []
+        self.dependency_option, self.dependency_file = "", None
+        self.dependency_target = False
+        self.wp_dependency = None
+        self.architectures = 0
+
+    @property
+    def is_clang(self):
+        """Tell whether the compiler's name says clang."""
+        return "clang" in self.compiler.rpartition("/")[2]
+
+    def has_option(self, *beginnings):
+        """Tell whether an option that goes to the volunteer begins with one of these."""
+        return any(word.startswith(beginnings) for word in self.there)
+
+    def add_input(self, name):
+        """Note an input file; raises RunLocally for a second one and for standard input."""
+        if name == "-":
+            raise RunLocally("the source is standard input", waits=False)
+        if name[:1] == "-" or name[:5] in ("/dev/", "/proc"):
+            raise RunLocally("%s: not a plain file's name" % name, waits=False)
+        if self.source is not None:
+            raise RunLocally("several inputs: %s and %s" % (self.source, name))
+        self.source, self.given_language = name, self.next_language
+        self.language = self.next_language or language_of(name, self.compiler)
+
+
+def read_response_file(name):
+    """Return the text of an @file; None where gcc would take the word for a file's name."""
+    try:
+        with open(name, encoding=sys.getfilesystemencoding(), errors="surrogateescape",
+                  newline="") as stream:
+            return stream.read(MAX_COMMAND_BYTES)
+    except (OSError, ValueError):
+        return None
+
+
+def split_response(text):
+    """Return the words of a response file, quoted as gcc reads it (libiberty, buildargv):
+    blanks part words, '…' and "…" join them, a backslash takes the next character as it is."""
+    words, word, quote = [], None, ""
+    characters = iter(text)
+    for char in characters:
+        if char == "\\":
+            word = (word or "") + next(characters, "")
+        elif quote:
+            quote, word = ("", word) if char == quote else (quote, word + char)
+        elif char in "'\"":
+            quote, word = char, word or ""
+        elif char in " \t\n\r\f\v":
+            if word is not None:
+                words.append(word)
+            word = None
+        else:
+            word = (word or "") + char
+    return words if word is None else words + [word]
+
+
+def expand_response_files(words, budget=2000):
+    """Return words with each @file replaced by its words, nested as gcc does.
+
+    Raises RunLocally after `budget` files: gcc itself gives up at 2000."""
+    while any(word[:1] == "@" for word in words):
+        expanded = []
+        for word in words:
+            text = read_response_file(word[1:]) if word[:1] == "@" else None
+            if text is None and word[:1] == "@":
+                raise RunLocally("%s cannot be read" % word)
+            budget -= text is not None
+            expanded += [word] if text is None else split_response(text)
+        if budget < 0 or len(expanded) > MAX_ARGUMENTS:
+            raise RunLocally("the @files hold too much")
+        words = expanded
+    return words
+
+
+def scan(argv):
+    """Return the Job that argv asks for; raises RunLocally with the reason that it stays here.
+
+    The compiler is not run, and no file is looked at but @files."""
+    job = Job(argv)
+    words = iter(expand_response_files(argv[1:]))
+    for word in words:
+        if word == "--":
+            for name in words:
+                job.add_input(name)
+        elif word[:1] == "-" and word != "-":
+            scan_option(job, word, words)
+        else:
+            job.add_input(word)
+    check_job(job)
+    return job
+
+
+def scan_option(job, word, words):
+    """Read one option, and its argument from the iterator `words`, into job."""
+    short, argument = long_to_short(word) if word[:2] == "--" else (word, None)
+    kind, reason = classify_option(short + (argument or ""))
+    taken = [word]
+    if argument is None and short in SEPARATE_ARGUMENT:
+        argument = next(words, None)
+        if argument is None:
+            raise RunLocally("%s lacks its argument" % word, waits=False)
+        taken.append(argument)
+    if kind is ELSEWHERE:
+        raise RunLocally("%s: %s" % (word, reason), waits=reason != NO_OBJECT)
+    if kind is UNKNOWN or kind is PLAIN and len(taken) == 2 and "/" in argument:
+        raise RunLocally("%s: not known to be harmless" % word)
+    if kind is SPECIAL:
+        scan_special(job, short, argument, taken)
+    else:
+        job.here += taken
+        if kind is PLAIN:
+            job.there += taken
+
+
+def scan_special(job, option, argument, taken):
+    """Read one of the options that say what the job is.
+
+    option: its short form; argument: its separate argument or None; taken: the words."""
+    joined = argument if argument is not None else option[2:]
+    if option in ("-c", "-S"):
+        job.modes.add(option)
+    elif option in ("-M", "-MM"):
+        raise RunLocally("%s: no object is made" % option, waits=False)
+    elif option[:2] == "-o":
+        if job.output is not None:
+            raise RunLocally("several outputs: %s and %s" % (job.output, joined))
+        job.output = joined
+    elif option[:2] == "-x":
+        job.next_language = None if joined == "none" else joined
+    elif option[:2] == "-M":
+        scan_dependency_option(job, option, argument, taken)
+    elif option[:4] == "-Wp,":
+        scan_wp(job, option[4:].split(","))
+    elif option == "-Xpreprocessor":
+        scan_wp(job, [argument])
+    elif option == "-arch":
+        scan_architecture(job, taken)
+    else:
+        assembler_words = option[4:].split(",") if option[:4] == "-Wa," else [argument]
+        if not assembler_words_harmless(assembler_words):
+            raise RunLocally("%s: not known to be harmless to the assembler" % " ".join(taken))
+        job.there += taken
+
+
+def scan_architecture(job, taken):
+    """Read -arch NAME; each further one would make a second object (Apple's drivers)."""
+    job.architectures += 1
+    if job.architectures > 1 or "/" in taken[1]:
+        raise RunLocally("several -arch")
+    job.here += taken
+    job.there += taken
+
+
+def scan_dependency_option(job, option, argument, taken):
+    """Read -MD, -MMD, -MF, -MT, -MQ, -MP or -MG. The first three are kept apart, because the
+    preprocessor's run derives other names from its changed command line than the compile."""
+    if option in ("-MD", "-MMD"):
+        job.dependency_option = max(job.dependency_option, option)      # -MMD prevails
+    elif option[:3] == "-MF":
+        job.dependency_file = argument if argument is not None else option[3:]
+    else:
+        job.dependency_target = job.dependency_target or option[:3] in ("-MT", "-MQ")
+        job.here += taken
+
+
+def scan_wp(job, words):
+    """Read what -Wp, or -Xpreprocessor hand to the preprocessor alone."""
+    for position, word in enumerate(words):
+        if word in ("-MD", "-MMD") and len(words) == position + 2 and job.wp_dependency is None:
+            job.here += ["-Xpreprocessor", word, "-Xpreprocessor", words[position + 1]]
+            job.wp_dependency = len(job.here) - 1
+            return
+        if word in SEPARATE_ARGUMENT or classify_option(word)[0] is not PREPROCESSOR:
+            raise RunLocally("-Wp,%s: not known to be harmless" % ",".join(words))
+        job.here += ["-Xpreprocessor", word]
+
+
+def check_job(job):
+    """Complete job once all words are read; raises RunLocally where it is no plain compile."""
+    if not job.modes:
+        raise RunLocally("no -c or -S: the command links")
+    if job.source is None:
+        raise RunLocally("no source", waits=False)
+    if len(job.modes) == 2:
+        raise RunLocally("both -c and -S")
+    if job.language not in PREPROCESSED_FORM and job.language not in PREPROCESSED_LANGUAGES:
+        raise RunLocally("%s: no source of a known language" % job.source)
+    base = job.source.rpartition("/")[2]
+    if base.startswith("conftest."):
+        raise RunLocally("%s: a configure probe" % base)
+    job.assembly = "-S" in job.modes
+    job.output_named = job.output is not None
+    if not job.output_named:
+        stem = base.rpartition(".")[0] or base
+        job.output = stem + (".s" if job.assembly else ".o")
+    if job.output == "-" or not job.output:
+        raise RunLocally("the output is standard output")
+    check_language(job)
+    check_dependencies(job)
+
+
+def check_language(job):
+    """Raise RunLocally for combinations whose result is known to come out otherwise."""
+    assembler = job.language in ("assembler", "assembler-with-cpp")
+    debugging = next((word for word in job.there if word[:2] == "-g" and word[:5] != "-gno-"
+                      and word not in ("-g0", "-ggdb0")), None)
+    telling = next((word for word in job.here if word in RECORDED_WORDS
+                    or word.startswith(RECORDED_BEGINNINGS)), None)
+    if assembler and job.assembly:
+        raise RunLocally("-S of assembler source")
+    if debugging and (assembler or job.assembly):
+        raise RunLocally("%s: assembler text notes the command" % debugging)
+    if debugging and telling:
+        raise RunLocally("%s: with -g the object records it" % telling)
+    if job.assembly and job.has_option("-fverbose-asm"):
+        raise RunLocally("-fverbose-asm: assembler text notes the command")
+    if job.is_clang:
+        check_clang(job, debugging)
+
+
+# Preprocessor options that gcc notes in DW_AT_producer, and only if it preprocesses itself.
+RECORDED_WORDS = ("-C", "-CC", "-remap")
+RECORDED_BEGINNINGS = ("-A", "-F", "-finput-charset=")
+# What clang -E plus compilation repeats exactly; the others note columns or read pragmas anew.
+CLANG_SANITIZERS = ("-fsanitize=address", "-fsanitize=memory", "-fsanitize=thread")
+
+
+def check_clang(job, debugging):
+    """Raise RunLocally where clang's objects are known to come out otherwise, measured with
+    clang 14: its preprocessed text keeps neither columns nor the directory."""
+    if debugging:
+        raise RunLocally("%s: clang notes this machine's directory and the source's checksum"
+                         % debugging)
+    if job.language.startswith("objective"):
+        raise RunLocally("Objective-C: clang makes another object of preprocessed text")
+    if job.wp_dependency is not None or "-C" in job.here or "-CC" in job.here:
+        raise RunLocally("clang reads -Wp,-MD, -C and -CC otherwise when it preprocesses")
+    for word in job.there:
+        if word.startswith("-fsanitize") and word not in CLANG_SANITIZERS:
+            raise RunLocally("%s: clang notes columns" % word)
+
+
+def check_dependencies(job):
+    """Raise RunLocally where a dependency file is asked for in a way that we cannot repeat."""
+    if job.wp_dependency is not None and (job.dependency_option or job.dependency_file):
+        raise RunLocally("dependencies are asked for twice")
+    if not job.dependency_option:
+        if job.dependency_file is not None:
+            job.here += ["-MF", job.dependency_file]
+        return
+    if job.language in PREPROCESSED_LANGUAGES:
+        raise RunLocally("%s of a source that is preprocessed" % job.dependency_option)
+    if job.dependency_file is None:
+        directory, slash, base = job.output.rpartition("/")
+        job.dependency_file = directory + slash + (base.rpartition(".")[0] or base) + ".d"
+    if job.dependency_file == "-":
+        raise RunLocally("-MF -: the dependencies go to standard output")
+
+
+# -------------------------------------------------------------------------------------------
+# Hosts: the words of a host list, and where the list comes from
+# Host parse_host parse_hosts read_host_list
+# -------------------------------------------------------------------------------------------
+
+class Host:
+    """A volunteer, or this machine when `in_place`: name, port, limit (slots), position in
+    the list, and key, which names its files in the lock directory."""
+
+    __slots__ = ("name", "port", "limit", "in_place", "position", "key")
+
+    def __init__(self, name, port, limit, position):
+        """name: host name or address without brackets; port and limit: numbers in range."""
+        self.name, self.port, self.limit, self.position = name, port, limit, position
+        self.in_place = name == "localhost"
+        safe = name if name.replace(".", "").replace("-", "").isalnum() else "".join(
+            char if char.isalnum() or char in ".-" else "%%%02x" % ord(char) for char in name)
+        self.key = safe if self.in_place else "%s_%d" % (safe, port)
+
+    def __str__(self):
+        return self.name if self.port == DEFAULT_PORT else "%s:%d" % (self.name, self.port)
+
+
+def parse_number(text, least, most, what):
+    """Return the decimal number in text; raises ValueError that names `what` if it is none."""
+    if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= most) or len(text) > 9:
+        raise ValueError("%s %r is not a number from %d to %d" % (what, text, least, most))
+    return int(text)
+
+
+def parse_host(word, position):
+    """Return the Host that one word of a host list names: HOST[:PORT][/LIMIT], where HOST is
+    a name, an IPv4 address or an [IPv6 address]. Raises ValueError with the reason."""
+    address, slash, limit_text = word.partition("/")
+    if address[:1] == "[":
+        name, bracket, rest = address[1:].partition("]")
+        if not bracket or rest[:1] not in ("", ":") or ":" not in name:
+            raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
+        colon, port_text = rest[:1], rest[1:]
+    else:
+        name, colon, port_text = address.partition(":")
+        if ":" in port_text:
+            raise ValueError("an IPv6 address needs brackets")
+    check_host_name(name)
+    in_place = name == "localhost"
+    if in_place and colon:
+        raise ValueError("localhost runs in place and has no port; 127.0.0.1 uses its daemon")
+    port = parse_number(port_text, 1, 65535, "port") if colon else DEFAULT_PORT
+    limit = processor_count() if in_place else DEFAULT_LIMIT
+    if slash:
+        limit = parse_number(limit_text, 1, MOST_SLOTS, "limit")
+    return Host(name, port, limit, position)
+
+
+def check_host_name(name):
+    """Raise ValueError unless name has the characters and length of a host name or address."""
+    if not name or len(name) > 253 or not name.isascii() or name[0] in "-.":
+        raise ValueError("not a host name")
+    if not name.translate({ord(char): None for char in ".-_:%"}).isalnum():
+        raise ValueError("not a host name")
+
+
+def processor_count():
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0)) or 1
+    except AttributeError:              # neither on macOS nor on the BSDs
+        return os.cpu_count() or 1
+
+
+def parse_hosts(text):
+    """Return ([Host], [complaint]) for a host list; # begins a comment, words are separated
+    by blanks. A word that cannot be read is left out and named in a complaint."""
+    hosts, complaints = [], []
+    for line in text.splitlines():
+        for word in line.partition("#")[0].split():
+            try:
+                hosts.append(parse_host(word, len(hosts)))
+            except ValueError as error:
+                complaints.append("host list: %s is ignored: %s" % (word[:100], error))
+    return hosts, complaints
+
+
+def read_host_list(environment):
+    """Return (text, where it is from): DISTCC_HOSTS, or else the first hosts file there is.
+
+    (None, "") where there is none."""
+    if "DISTCC_HOSTS" in environment:
+        return environment["DISTCC_HOSTS"], "DISTCC_HOSTS"
+    own = environment.get("DISTCC_DIR")
+    home = environment.get("HOME")
+    directories = [own] * bool(own) + [home + "/.distcc"] * bool(home) + ["/etc/distcc"]
+    for directory in directories:
+        path = directory + "/hosts"
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                return stream.read(MOST_HOSTS_BYTES), path
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                warn("cannot read %s: %s" % (path, error.strerror))
+    return None, ""
+
+
+# -------------------------------------------------------------------------------------------
+# Slots: which machine takes the job
+#
+# Clients do not know of each other; they meet in the lock directory. What holds:
+#   - A host of limit L has L slots, each an empty file. A job holds an exclusive flock on one
+#     while its volunteer works. The kernel lets go of it when the process ends, however it
+#     ends, so there is nothing to repair after a crash and nobody has to announce anything.
+#   - A job goes to the host with the smallest running / limit; ties go to the host that comes
+#     first in the list. Hosts that have answered markedly more slowly come after the others.
+#   - Who finds no slot queues at the turnstile, a lock that one waiter holds. That one looks
+#     for a slot every 20 ms; the rest sleep in flock, and the kernel lets them in about in the
+#     order of their arrival. A newcomer that finds the turnstile locked does not jump the queue.
+#   - This machine has two pools with the limit of `localhost`: one for compiles and links, one
+#     for preprocessors, so that a long link never starves the volunteers of source. Waits for
+#     them are bounded: a job that could wait for itself runs at last.
+#   - Two more kinds of file: backoff-HOST, whose time of change is when the host was found
+#     unreachable, and `speeds`, what each host has been seen to do. Both may vanish any time.
+#
+# LockTrouble Slots alarm_after open_lock_directory read_speeds write_speed slow_classes
+# -------------------------------------------------------------------------------------------
+
+def private_directory(path, shared):
+    """Make the directory if need be; raise OSError unless it is safe to keep locks in.
+
+    shared: whether others than the user may own it and write to it as a group."""
+    try:
+        os.makedirs(path, 0o700)
+    except FileExistsError:
+        pass
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) and not (shared and os.path.isdir(path)):
+        raise OSError(errno.ENOTDIR, "not a directory")
+    if shared and not os.stat(path).st_mode & stat.S_IWOTH:
+        return path
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise OSError(errno.EPERM, "others may write there")
+    return path
+
+
+def work_directory(environment):
+    """Return the directory of working files, made if need be; raises OSError."""
+    parent = environment.get("TMPDIR") or "/tmp"
+    return private_directory("%s/distcc-%d" % (parent, os.geteuid()), shared=False)
+
+
+def lock_directory(environment):
+    """Return the directory of locks, made if need be; raises OSError."""
+    own = environment.get("DISTCC_DIR")
+    return private_directory(own + "/lock", shared=True) if own else work_directory(environment)
+
+
+def try_lock(path):
+    """Return a descriptor that holds the lock on path, None if another process holds it.
+
+    Raises OSError when the file can be neither opened nor made."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def on_alarm(signal_number, frame):
+    """Signal handler: end a bounded wait."""
+    raise WaitedLongEnough
+
+
+class Pool:
+    """The slots of some hosts, and the queue before them.
+
+    directory: of the locks; hosts: [Host]; queue: the turnstile's name; poll_s: how often its
+    holder looks; slow: {host key: how many classes slower than the fastest}."""
+
+    def __init__(self, directory, hosts, queue, poll_s, slow=None, backoff_s=0.0):
+        """See the class; backoff_s: how long an unreachable host is left alone, in seconds."""
+        self.directory, self.hosts, self.poll_s = directory, hosts, poll_s
+        self.turnstile = "%s/%s" % (directory, queue)
+        self.slow = slow or {}
+        self.backoff_s = backoff_s
+
+    def slot_path(self, host, number):
+        """Return the path of a host's slot file."""
+        return "%s/%s-%d" % (self.directory, host.key, number)
+
+    def backoff_path(self, host):
+        """Return the path of the file whose time says when the host was last unreachable."""
+        return "%s/backoff-%s" % (self.directory, host.key)
+
+    def is_backed_off(self, host):
+        """Tell whether the host is to be left alone; a time in the future counts for nothing."""
+        import time
+        if host.in_place or not self.backoff_s:
+            return False
+        try:
+            age_s = time.time() - os.stat(self.backoff_path(host)).st_mtime
+        except OSError:
+            return False
+        return 0 <= age_s < self.backoff_s
+
+    def back_off(self, host):
+        """Leave the host alone for a while."""
+        try:
+            descriptor = os.open(self.backoff_path(host), os.O_WRONLY | os.O_CREAT, 0o666)
+            os.utime(descriptor)
+            os.close(descriptor)
+        except OSError as error:
+            debug("cannot note that %s is unreachable: %s" % (host, error))
+
+    def slots_in_order(self):
+        """Yield (rank, host, number): the slots in the order in which they fill.
+
+        rank is (slowness, number / limit). Sorted a quarter of the limits at a time: with a
+        slot free, the first few decide, and 200 hosts cost 0.1 ms instead of 0.5."""
+        slowness = [self.slow.get(host.key, 0) for host in self.hosts]
+        for slow in sorted(set(slowness)):
+            members = [host for host, its in zip(self.hosts, slowness) if its == slow]
+            for quarter in range(4):
+                batch = [(number / host.limit, host.position, host, number) for host in members
+                         for number in range(-(-host.limit * quarter // 4),
+                                             -(-host.limit * (quarter + 1) // 4))]
+                batch.sort()
+                for level, position, host, number in batch:
+                    yield (slow, level), host, number
+
+    def count_running(self, host, known_free):
+        """Return how many of the host's slots others hold; `known_free` is one that we hold."""
+        running = 0
+        for number in range(host.limit):
+            if number != known_free:
+                descriptor = try_lock(self.slot_path(host, number))
+                if descriptor is None:
+                    running += 1
+                else:
+                    os.close(descriptor)
+        return running
+
+    def choose(self):
+        """Return (host, descriptor) of the best free slot, None if all are taken.
+
+        Slots are tried in the order of their fill, so number / limit is the least that a
+        host's running / limit can be; a free slot is final once no later one can beat it."""
+        best = None
+        asleep = {}
+        for rank, host, number in self.slots_in_order():
+            if best and rank >= best[0]:
+                break
+            if host not in asleep:
+                asleep[host] = self.is_backed_off(host)
+            if asleep[host] or best and best[1] is host:
+                continue
+            descriptor = try_lock(self.slot_path(host, number))
+            if descriptor is None:
+                continue
+            running = self.count_running(host, number)
+            true_rank = (rank[0], running / host.limit)
+            if best and best[0] <= true_rank:
+                os.close(descriptor)
+                continue
+            if best:
+                os.close(best[2])
+            best = true_rank, host, descriptor
+        return best and best[1:]
+
+    def take_now(self):
+        """Return (host, descriptor) if a slot is free and nobody queues for it, else None."""
+        turn = try_lock(self.turnstile)
+        if turn is None:
+            return None
+        try:
+            return self.choose()
+        finally:
+            os.close(turn)
+
+    def wait(self):
+        """Return (host, descriptor) as soon as our turn has come and a slot is free; None when
+        every host is backed off."""
+        import time
+        turn = os.open(self.turnstile, os.O_RDONLY | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            while True:
+                started = time.monotonic()
+                place = self.choose()
+                if place or all(map(self.is_backed_off, self.hosts)):
+                    return place
+                looked_s = time.monotonic() - started
+                time.sleep(min(max(self.poll_s, 20 * looked_s), 0.04))
+        finally:
+            os.close(turn)
+
+    def wait_at_most(self, seconds):
+        """Return (host, descriptor), or None when none came free in time."""
+        previous = _signal.signal(_signal.SIGALRM, on_alarm)
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
+        try:
+            return self.wait()
+        except WaitedLongEnough:
+            return None
+        finally:
+            _signal.setitimer(_signal.ITIMER_REAL, 0)
+            _signal.signal(_signal.SIGALRM, previous)
+
+
+def read_speeds(directory):
+    """Return {host key: (bytes, seconds, jobs)}: fading sums of what hosts have compiled.
+
+    Lines that make no sense are left out: the file is only ever a hint."""
+    speeds = {}
+    try:
+        with open(directory + "/speeds", encoding="ascii", errors="replace") as stream:
+            lines = stream.read(256 * 1024).splitlines()
+    except OSError:
+        return speeds
+    for line in lines:
+        try:
+            key, compiled_bytes, seconds, jobs = line.split()
+            figures = float(compiled_bytes), float(seconds), int(jobs)
+        except ValueError:
+            continue
+        if 0 < figures[0] < 1e15 and 0 < figures[1] < 1e9 and 0 < figures[2]:
+            speeds[key] = figures
+    return speeds
+
+
+def write_speed(directory, key, compiled_bytes, seconds):
+    """Add one compile to a host's sums. Old jobs fade by 5 % with each new one. Skipped when
+    another client writes: one job more or less does not matter."""
+    lock = None
+    try:
+        lock = try_lock(directory + "/speeds.lock")
+        if lock is None:
+            return
+        speeds = read_speeds(directory)
+        old = speeds.pop(key, (0.0, 0.0, 0))
+        speeds[key] = old[0] * 0.95 + compiled_bytes, old[1] * 0.95 + seconds, old[2] + 1
+        newest = list(speeds.items())[-1000:]
+        text = "".join("%s %.0f %.6f %d\n" % ((name,) + figures) for name, figures in newest)
+        descriptor = os.open(directory + "/speeds", os.O_WRONLY | os.O_CREAT, 0o666)
+        os.ftruncate(descriptor, os.write(descriptor, text.encode("ascii")))
+        os.close(descriptor)
+    except OSError as error:
+        debug("cannot note the speed of %s: %s" % (key, error))
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def slow_classes(speeds, hosts):
+    """Return {host key: class}: 0 for the fastest hosts and those not yet known, 1 for those
+    1.6 to 3.2 times slower, 2 beyond that, and so on. Jobs differ, so less means nothing."""
+    rates = {}
+    for host in hosts:
+        compiled_bytes, seconds, jobs = speeds.get(host.key, (0, 1, 0))
+        if jobs >= 3:
+            rates[host.key] = compiled_bytes / seconds
+    fastest = max(rates.values(), default=0)
+    return {key: int(1.25 * fastest / rate).bit_length() - 1 for key, rate in rates.items()}
+
+
+def own_pools(directory, hosts):
+    """Return (pool of compiles and links, pool of preprocessors) on this machine."""
+    limit = next((host.limit for host in hosts if host.in_place), processor_count())
+    compilers = Host("localhost", DEFAULT_PORT, limit, 0)
+    preprocessors = Host("localhost", DEFAULT_PORT, limit, 0)
+    preprocessors.key = "preprocess"
+    return (Pool(directory, [compilers], "queue-localhost", LOCAL_POLL_S),
+            Pool(directory, [preprocessors], "queue-preprocess", LOCAL_POLL_S))
+
+
+# -------------------------------------------------------------------------------------------
+# Preprocess: the half of the compile that stays here
+# find_program compiler_environment spawn Source preprocess
+# -------------------------------------------------------------------------------------------
+
+# With one of these set, the compiler does more than its command line says.
+TELLING_VARIABLES = (
+    "GCC_EXEC_PREFIX", "COMPILER_PATH", "GCC_COMPARE_DEBUG", "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
+    "GCC_ROOT", "CCC_OVERRIDE_OPTIONS", "CCC_ADD_ARGS", "CC_PRINT_OPTIONS", "CC_PRINT_HEADERS",
+    "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
+    "AS_SECURE_LOG_FILE", "MACOSX_DEPLOYMENT_TARGET", "IPHONEOS_DEPLOYMENT_TARGET",
+    "LD_PRELOAD_COMPILER")
+
+# Names that mean another thing on the volunteer: its clock, its file's name. gcc expands
+# __BASE_FILE__ to "" in preprocessed source.
+MAX_HEADER_BYTES = 4 * 1024 * 1024
+NAMES_EXPANDED_HERE = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__", b"__BASE_FILE__")
+
+
+def find_program(name, search_path):
+    """Return the path of a program as exec would find it; None if there is none.
+
+    name: with a slash it is the path; search_path: the text of PATH."""
+    if "/" in name:
+        return name
+    for directory in search_path.split(":"):
+        candidate = "%s/%s" % (directory or ".", name)
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+    return None
+
+
+def start_environment():
+    """Return the environment that we were started with, as a dictionary.
+
+    CPython under the C locale sets LC_CTYPE for itself (PEP 538), and a compiler would print
+    other quotes then; only the kernel still knows what was there before."""
+    environment = dict(os.environ)
+    if environment.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
+        try:
+            with open("/proc/self/environ", "rb") as stream:
+                entries = stream.read().split(b"\0")
+        except OSError:
+            return environment
+        original = [entry[9:] for entry in entries if entry.startswith(b"LC_CTYPE=")]
+        del environment["LC_CTYPE"]
+        if original:
+            environment["LC_CTYPE"] = os.fsdecode(original[0])
+    return environment
+
+
+def spawn(path, argv, environment, stdout, stderr):
+    """Start a program in a process group of its own, stdin empty; return its process id.
+
+    stdout, stderr: descriptors. Raises OSError."""
+    if hasattr(os, "posix_spawn"):
+        return os.posix_spawn(path, argv, environment, setpgroup=0, file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)],
+            setsigmask=(), setsigdef=(_signal.SIGPIPE, _signal.SIGXFSZ) + ENDING_SIGNALS)
+    child = os.fork()                   # PyPy has no posix_spawn
+    if child:
+        return child
+    try:
+        os.setpgid(0, 0)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        reset_signals()
+        os.execve(path, argv, environment)
+    finally:
+        os._exit(127)                   # never return into the parent's program
+
+
+def work_file(environment, suffix):
+    """Return the descriptor of a new working file. It has no name, so that nothing can be left
+    behind; with DISTCC_SAVE_TEMPS=1 it has one and stays. Raises OSError."""
+    directory = work_directory(environment)
+    path = "%s/%d%s" % (directory, os.getpid(), suffix)
+    keep = environment.get("DISTCC_SAVE_TEMPS") == "1"
+    if not keep and hasattr(os, "O_TMPFILE"):
+        try:
+            return os.open(directory, os.O_RDWR | os.O_TMPFILE, 0o600)
+        except OSError as error:        # file systems without it answer in several ways
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                raise
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    if keep:
+        debug("kept: " + path)
+    else:
+        os.unlink(path)
+    return descriptor
+
+
+# Standards under which -pedantic complains of macros in system headers once the line markers
+# no longer excuse them: c89 c90 c++98 c++03 iso9899:199409, and all gnu ones.
+OLD_STANDARDS = ("89", "90", "98", "03", "09")
+
+
+def wants_directives_only(job, path, environment):
+    """Tell whether macros may be left to the volunteer, which is cheaper and more exact: gcc
+    alone can, and some warnings need the expanded text or the macros of both sides.
+
+    path: the compiler's file, which tells what `cc` is."""
+    name = job.compiler.rpartition("/")[2]
+    if name in ("cc", "c++"):
+        name = os.path.basename(os.path.realpath(path))
+    strict = job.has_option("-pedantic", "-Wpedantic", "--pedantic")
+    modern = any(word.startswith(("-std=c", "-std=iso")) and word[-2:] not in OLD_STANDARDS
+                 for word in job.there)
+    return (("gcc" in name or "g++" in name) and "clang" not in name
+            and sys.platform != "darwin"        # where gcc is a name of clang
+            and job.language != "assembler-with-cpp" and (modern or not strict)
+            and not job.has_option("-Wunused-macros", "-ftrack-macro-expansion", "-fopenmp")
+            and environment.get("DISTCC_DIRECTIVES_ONLY") != "0")
+
+
+class Preprocessor:
+    """The preprocessor's run for one job, and the source that it makes.
+
+    text, size: the file of the preprocessed text and its bytes; messages: what went to stderr;
+    directives_only: whether macros are still to be expanded; rules: [(file, name, mode)] of
+    the dependency files to write. Files are descriptors of files without a name."""
+
+    def __init__(self, job, path, environment, colour):
+        """path: the compiler's file; colour: options that decide on it. Raises OSError."""
+        self.job, self.path, self.environment, self.colour = job, path, environment, colour
+        self.messages, self.size, self.child = b"", 0, None
+        self.dependencies, self.rules = None, []
+        if job.language in PREPROCESSED_LANGUAGES:
+            self.directives_only = False
+            self.text = os.open(job.source, os.O_RDONLY)
+            return
+        self.directives_only = wants_directives_only(job, path, environment)
+        self.text = work_file(environment, ".i")
+        if job.dependency_option:
+            self.dependencies = self.add_rules(job.dependency_file, os.O_TRUNC)
+        elif job.wp_dependency is not None:
+            self.dependencies = self.add_rules(job.here[job.wp_dependency], os.O_TRUNC)
+        for variable in ("DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES"):
+            if environment.get(variable):
+                name, blank, target = environment[variable].partition(" ")
+                descriptor = self.add_rules(name, os.O_APPEND)
+                self.environment = dict(self.environment)
+                self.environment[variable] = "/dev/fd/%d%s%s" % (descriptor, blank, target)
+
+    def add_rules(self, name, mode):
+        """Return the descriptor of a new file whose content belongs into the file `name` once
+        the compile has succeeded. mode: os.O_TRUNC or os.O_APPEND. Raises OSError."""
+        descriptor = work_file(self.environment, ".d")
+        os.set_inheritable(descriptor, True)
+        self.rules.append((descriptor, name, mode))
+        return descriptor
+
+    def write_rules(self):
+        """Write the dependency files. Raises OSError."""
+        for descriptor, name, mode in self.rules:
+            copy_in_place(descriptor, name, mode)
+
+    def command(self):
+        """Return the argv of the run."""
+        job = self.job
+        options = list(job.here)
+        if job.wp_dependency is not None:
+            options[job.wp_dependency] = "/dev/fd/%d" % self.dependencies
+        elif job.dependency_option:
+            options += [job.dependency_option, "-MF", "/dev/fd/%d" % self.dependencies]
+            if not job.dependency_target:
+                options += ["-MQ", job.output if job.output_named
+                            else job.output.rpartition(".")[0] + ".o"]
+        if self.directives_only:
+            options.append("-fdirectives-only")
+        if job.given_language:
+            options += ["-x", job.given_language]
+        return [job.compiler, "-E"] + self.colour + options + [job.source]
+
+    def start(self):
+        """Start the run, unless the source needs none. Raises OSError."""
+        if self.job.language in PREPROCESSED_LANGUAGES:
+            return
+        for descriptor in [self.text] + [rule[0] for rule in self.rules]:
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        self.reader, writer = os.pipe()
+        self.child = spawn(self.path, self.command(), self.environment, self.text, writer)
+        os.close(writer)
+
+    def wait(self):
+        """Wait for the end of the run; return whether it succeeded."""
+        if self.child is None:
+            return True
+        self.messages = b"".join(iter(lambda: os.read(self.reader, 65536), b""))
+        os.close(self.reader)
+        status = os.waitpid(self.child, 0)[1]
+        self.child = None
+        return status == 0
+
+    def finish(self):
+        """See the run to a text that the volunteer reads as the compiler here would.
+
+        Raises RunLocally when the preprocessor fails, for then the compiler shall say so
+        itself, and for text that makes the compiler read other files."""
+        good = self.wait() and self.check_text()
+        if not good and self.directives_only:
+            debug("%s: expanding macros here" % self.job.source)
+            self.directives_only = False
+            self.start()
+            good = self.wait() and self.check_text()
+        if not good:
+            raise RunLocally("the preprocessor failed")
+        if self.messages and self.job.is_clang:
+            raise RunLocally("the preprocessor has messages, and clang counts them")
+
+    def check_text(self):
+        """Measure and read the text; return False if macros had better be expanded here.
+
+        Raises RunLocally for text that means another thing elsewhere."""
+        self.size = os.fstat(self.text).st_size
+        if self.size > MAX_SOURCE_BYTES:
+            raise RunLocally("the preprocessed source has %d bytes" % self.size)
+        faithful = True
+        headers = {os.fsencode(self.job.source)}
+        for window in text_windows(self.text, self.size):
+            if names_other_file(window):
+                raise RunLocally("the source reads another file as it is compiled")
+            if self.job.is_clang and packs_by_macro(window):
+                raise RunLocally("#pragma pack with a macro, which clang does not expand")
+            if self.messages and b"GCC diagnostic" in window:
+                raise RunLocally("the preprocessor does not obey #pragma GCC diagnostic")
+            headers.update(user_headers(window))
+            if self.directives_only and faithful:
+                faithful = not leaves_include(window) and not any(
+                    name in window for name in NAMES_EXPANDED_HERE)
+        if self.job.language in PREPROCESSED_FORM and not self.job.is_clang:
+            faithful = all([read_by_both(name) for name in headers]) and faithful
+        return faithful or not self.directives_only
+
+    def kill(self):
+        """End a run that goes on, with all its processes."""
+        if self.child is not None:
+            os.killpg(self.child, _signal.SIGKILL)
+            os.waitpid(self.child, 0)
+            self.child = None
+
+
+def text_windows(descriptor, size):
+    """Yield the text of a file in pieces that overlap, so that no name is cut in two."""
+    for offset in range(0, size, TEXT_WINDOW_BYTES - WINDOW_OVERLAP_BYTES):
+        yield os.pread(descriptor, TEXT_WINDOW_BYTES, offset)
+
+
+def user_headers(text):
+    """Return the names (bytes) of the headers, other than system headers, that the line
+    markers in text enter."""
+    names = set()
+    at = text.find(b'\n# 1 "')
+    while at >= 0:
+        end = text.find(b'"', at + 6)
+        if text[end:end + 4] == b'" 1\n':
+            names.add(text[at + 6:end])
+        at = text.find(b'\n# 1 "', at + 6)
+    return names
+
+
+def packs_by_macro(text):
+    """Tell whether text has a #pragma pack whose arguments are names yet to be expanded."""
+    if b"#pragma pack" not in text:
+        return False
+    import re
+    arguments = re.findall(rb"#pragma pack\s*\(([^)\n]*)", text)
+    return any(re.search(rb"\b(?!push\b|pop\b|show\b)[A-Za-z_]", each) for each in arguments)
+
+
+# Words in a source that gcc 12 reads otherwise in two steps than in one.
+# Either way: what -E defines (__AVX2__, __OPTIMIZE__) does not follow these pragmas.
+UNFAITHFUL_PRAGMAS = (b"GCC target", b"GCC optimize", b"push_options")
+# With -fdirectives-only, these directives are left out of the text, or obeyed too early.
+LOST_DIRECTIVES = (b"pragma message", b"redefine_extname", b"pop_macro", b"poison",
+                   b'system_header"', b'system_header\\"')
+
+
+def read_by_both(name):
+    """Tell whether one of the user's files (its name in bytes) means the same to
+    -fdirectives-only; what that drops can only be seen in the file itself.
+
+    Raises RunLocally for what no preprocessor run repeats: a .gch beside the file, which the
+    compiler would read instead, and pragmas that change the macros."""
+    if b"\\" in name:                   # escaped as in a C string
+        name = name.decode("unicode_escape").encode("latin-1")
+    if os.access(name + b".gch", os.F_OK):
+        raise RunLocally("%s is precompiled" % os.fsdecode(name))
+    try:
+        descriptor = os.open(name, os.O_RDONLY)
+    except OSError:
+        return False
+    text = os.read(descriptor, MAX_HEADER_BYTES)
+    os.close(descriptor)
+    if any(pragma in text for pragma in UNFAITHFUL_PRAGMAS):
+        raise RunLocally("%s has pragmas that change the macros" % os.fsdecode(name))
+    return (not any(directive in text for directive in LOST_DIRECTIVES)
+            and len(text) < MAX_HEADER_BYTES and not text.rstrip().endswith(b"\\"))
+
+
+# -------------------------------------------------------------------------------------------
+# Remote job: the connection, the request, the reply
+# Connection remote_command send_request recv_reply Reply
+# -------------------------------------------------------------------------------------------
+
+class Connection:
+    """A connection to a volunteer in the making: begun while the preprocessor works, finished
+    when its text is there. socket: the connected socket after finish()."""
+
+    def __init__(self, host):
+        """host: the Host; nothing happens yet."""
+        self.host, self.socket, self.fault = host, None, None
+        self.addresses = []
+
+    def start(self):
+        """Look the name up and begin to connect; faults wait for finish()."""
+        import _socket
+        try:
+            self.addresses = _socket.getaddrinfo(self.host.name.encode("ascii"), self.host.port,
+                                                 _socket.AF_UNSPEC, _socket.SOCK_STREAM)
+        except OSError as error:        # bytes, or CPython loads its IDNA tables: 3 ms
+            self.fault = error
+        self.try_next_address()
+
+    def try_next_address(self):
+        """Begin to connect to the next address that allows as much; False if none is left."""
+        import _socket
+        self.close()
+        while self.addresses:
+            family, kind, protocol, name, address = self.addresses.pop(0)
+            try:
+                self.socket = _socket.socket(family, kind, protocol)
+                self.socket.setblocking(False)
+                self.socket.connect(address)
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                self.fault = error
+                self.close()
+            else:
+                return True
+        return False
+
+    def finish(self, timeout_s):
+        """Wait until connected, CONNECT_TIMEOUT_S for each address; raises HostFailed.
+
+        timeout_s: of each later step on the socket."""
+        import _socket
+        import select
+        while self.socket:
+            poll = select.poll()
+            poll.register(self.socket.fileno(), select.POLLOUT)
+            if poll.poll(CONNECT_TIMEOUT_S * 1000):
+                code = self.socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+                if not code:
+                    self.socket.settimeout(timeout_s)
+                    return
+                self.fault = OSError(code, os.strerror(code))
+            else:
+                self.fault = OSError(errno.ETIMEDOUT, "no answer within %g s" % CONNECT_TIMEOUT_S)
+            self.try_next_address()
+        reason = (self.fault and self.fault.strerror) or "no address"
+        raise HostFailed(EXIT_CONNECT_FAILED, "cannot connect: " + reason, reached=False)
+
+    def cork(self, on):
+        """Hold back (or let go) packets that are not full, where the system can."""
+        import _socket
+        if hasattr(_socket, "TCP_CORK") and os.environ.get("DISTCC_TCP_CORK") != "0":
+            self.socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_CORK, on)
+
+    def send_file(self, descriptor, size):
+        """Send `size` bytes of a file, without taking them into memory."""
+        import select
+        offset = 0
+        while offset < size:
+            try:
+                sent = os.sendfile(self.socket.fileno(), descriptor, offset, size - offset)
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self.socket.fileno(), select.POLLOUT)
+                if not poll.poll(self.socket.gettimeout() * 1000):
+                    raise TimeoutError(errno.ETIMEDOUT, "timed out")
+                continue
+            if not sent:
+                raise HostFailed(EXIT_IO_ERROR, "the preprocessed source was cut short")
+            offset += sent
+
+    def receive(self, most):
+        """Return up to `most` bytes, b"" at the end; raises HostFailed after a silence."""
+        import _socket
+        try:
+            return self.socket.recv(most)
+        except _socket.timeout:
+            raise HostFailed(EXIT_IO_ERROR, "silent for %g s" % self.socket.gettimeout())
+        except OSError as error:
+            raise HostFailed(EXIT_TRUNCATED, "connection lost: %s" % error.strerror)
+
+    def close(self):
+        """Hang up; a volunteer at work ends the job then."""
+        if self.socket:
+            self.socket.close()
+            self.socket = None
+
+
+def remote_command(job, colour, directives_only):
+    """Return the argv for the volunteer: one word that looks like a source, one -o.
+
+    Other daemons find both by their form, and know the language of a suffix only, so that a
+    name with an uncommon suffix gets the usual one. -x goes along as the preprocessed form."""
+    form = PREPROCESSED_FORM.get(job.language, job.language)
+    name = job.source
+    if job.given_language or "." + name.rpartition(".")[2] not in LANGUAGE_OF_SUFFIX:
+        name += next(suffix for suffix, language in LANGUAGE_OF_SUFFIX.items()
+                     if language == form)
+    macros = ["-fpreprocessed", "-fdirectives-only"] if directives_only else []
+    return ([job.compiler] + job.there + colour + macros
+            + ["-x", form, "-S" if job.assembly else "-c", name,
+               "-o", job.output.rpartition("/")[2]])
+
+
+def send_request(connection, argv, text, size):
+    """Send DIST ARGC ARGV… DOTI. A volunteer that hangs up early may have said why, so a
+    broken connection is left for recv_reply to find. text, size: descriptor and bytes."""
+    words = [os.fsencode(word) for word in argv]
+    parts = [pack_header(b"DIST", PROTOCOL_VERSION), pack_header(b"ARGC", len(words))]
+    for word in words:
+        parts += [pack_header(b"ARGV", len(word)), word]
+    parts.append(pack_header(b"DOTI", size))
+    try:
+        connection.cork(1)
+        connection.socket.sendall(b"".join(parts))
+        connection.send_file(text, size)
+        connection.cork(0)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        debug("%s: the request was not taken whole: %s" % (connection.host, error))
+    except OSError as error:
+        raise HostFailed(EXIT_IO_ERROR, "cannot send: %s" % error.strerror)
+
+
+class Reply:
+    """The head of a volunteer's answer: status (Unix wait status), stderr and stdout of the
+    compiler, and size, the bytes of the object that follows."""
+
+    def __init__(self, status, stderr, stdout, size):
+        """See the class."""
+        self.status, self.stderr, self.stdout, self.size = status, stderr, stdout, size
+
+
+def recv_reply(connection):
+    """Receive DONE STAT SERR SOUT DOTO up to the object; return the Reply.
+
+    Raises WireError, and HostFailed when the volunteer refuses."""
+    receive = connection.receive
+    version = read_header(receive, b"DONE", 0xffffffff)
+    if version != PROTOCOL_VERSION:
+        raise WireError(EXIT_PROTOCOL_ERROR, "it speaks protocol %d" % version)
+    status = read_header(receive, b"STAT", 0xffff)
+    signalled, code = status & 0x7f, status >> 8
+    if signalled == 0x7f or signalled and code:
+        raise WireError(EXIT_PROTOCOL_ERROR, "STAT %#x is no wait status" % status)
+    stderr = read_exactly(receive, read_header(receive, b"SERR", MAX_MESSAGE_BYTES), "SERR")
+    stdout = read_exactly(receive, read_header(receive, b"SOUT", MAX_MESSAGE_BYTES), "SOUT")
+    size = read_header(receive, b"DOTO", MAX_OBJECT_BYTES)
+    if status and size:
+        raise WireError(EXIT_PROTOCOL_ERROR, "an object of %d bytes with status %#x"
+                        % (size, status))
+    if code in OWN_EXIT_CODES:
+        text = stderr.decode("utf-8", "replace").strip().replace("\n", "; ")
+        raise HostFailed(code, "refused: " + (text or "exit code %d" % code)[:2000],
+                         refused=True)
+    return Reply(status, stderr, stdout, size)
+
+
+# -------------------------------------------------------------------------------------------
+# Output: what the compiler would have left, as it would have left it
+# Target write_dependencies merge_messages in_doubt
+# -------------------------------------------------------------------------------------------
+
+class Target:
+    """The output file in the making.
+
+    gcc's assembler replaces an object by a new file, and cc1 writes assembler text in place;
+    so do we, but nobody sees half a file under the target's name. The new file grows beside
+    the target as .distcc-NAME, locked by its writer: what a killed run leaves behind, the next
+    run of that target takes over. path: the target; descriptor: where to write."""
+
+    def __init__(self, job, environment):
+        """Open the file; raises OSError when it cannot be made anywhere."""
+        self.path, self.draft = job.output, None
+        if not job.assembly:
+            directory, slash, base = job.output.rpartition("/")
+            try:
+                self.open_draft("%s%s.distcc-%s" % (directory, slash, base[-200:]))
+                return
+            except OSError as error:
+                debug("cannot write beside %s: %s" % (self.path, error.strerror))
+        self.descriptor = work_file(environment, ".out")
+
+    def open_draft(self, path):
+        """Open and lock the draft at path; under another name if a live process writes it."""
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                path = "%s.%d" % (path, os.getpid())
+                continue
+            if is_file_at(descriptor, path):
+                os.ftruncate(descriptor, 0)
+                self.descriptor, self.draft = descriptor, path
+                return
+            os.close(descriptor)        # its writer finished between open and lock
+
+    def receive(self, connection, size):
+        """Fill the file with `size` bytes from the connection. Raises WireError, HostFailed,
+        and OSError for the disk."""
+        missing = size
+        while missing:
+            piece = connection.receive(min(missing, CHUNK_BYTES))
+            if not piece:
+                raise WireError(EXIT_TRUNCATED, "connection closed with %d of %d bytes of the "
+                                "object missing" % (missing, size))
+            write_whole(self.descriptor, piece)
+            missing -= len(piece)
+
+    def commit(self):
+        """Give the file its name. Raises OSError, and then the target is what it was, or half
+        written where only writing in place is possible."""
+        if self.draft:
+            os.rename(self.draft, self.path)
+            self.draft = None
+        else:
+            copy_in_place(self.descriptor, self.path)
+        os.close(self.descriptor)
+
+    def discard(self):
+        """Remove what is not committed."""
+        if self.draft:
+            os.unlink(self.draft)
+            self.draft = None
+
+
+def is_file_at(descriptor, path):
+    """Tell whether path still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
+
+
+def write_whole(descriptor, data):
+    """Write all of data; raises OSError, unlike write_fully, for this is the user's file."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view):]
+
+
+def copy_in_place(descriptor, path, mode=os.O_TRUNC):
+    """Write the content of an open file to path, through links, as fopen(path, "w") does, or
+    "a" with mode os.O_APPEND."""
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | mode, 0o666)
+    try:
+        for offset in range(0, os.fstat(descriptor).st_size, CHUNK_BYTES):
+            write_whole(target, os.pread(descriptor, CHUNK_BYTES, offset))
+    finally:
+        os.close(target)
+
+
+def check_target(job):
+    """Raise RunLocally for an output that only the compiler itself knows how to write."""
+    try:
+        mode = os.stat(job.output).st_mode
+    except OSError:
+        if os.path.isdir(os.path.dirname(job.output) or "."):
+            return
+        raise RunLocally("%s: no such directory" % job.output)
+    if not stat.S_ISREG(mode):
+        raise RunLocally("%s: not a plain file" % job.output)
+
+
+# Failures that the way of compiling may have caused: the assembler's (gcc then deletes the
+# object, which the protocol cannot tell), the volunteer's lack of room, our own two options.
+DOUBTFUL_MESSAGES = (
+    b"Assembler messages", b"out of memory", b"virtual memory exhausted", b"Killed",
+    b"No space left on device", b"File size limit exceeded", b"CPU time limit exceeded",
+    b"cannot execute", b"error trying to exec", b"-fdirectives-only", b"-fpreprocessed")
+
+
+def in_doubt(job, reply):
+    """Tell whether preprocessing, or the volunteer, may have caused a failure, or spoilt the
+    messages, in reply."""
+    return (job.has_option("-Werror", "-pedantic-errors", "--pedantic-errors")
+            or job.is_clang and bool(reply.stderr)      # its columns count expanded macros
+            or any(message in reply.stderr for message in DOUBTFUL_MESSAGES))
+
+
+def merge_messages(first, second, environment):
+    """Return the preprocessor's messages and then the compiler's, without the lines that both
+    print, in the quotes of the user's locale."""
+    if first and second:
+        printed = set(first.splitlines(True))
+        second = b"".join(line for line in second.splitlines(True) if line not in printed)
+    if b"\xe2\x80" in second and not locale_is_utf8(environment):
+        second = second.replace(b"\xe2\x80\x98", b"'").replace(b"\xe2\x80\x99", b"'")
+    return first + second
+
+
+def locale_is_utf8(environment):
+    """Tell whether a compiler started with this environment writes UTF-8."""
+    import _locale
+    name = next((environment[variable] for variable in ("LC_ALL", "LC_CTYPE", "LANG")
+                 if environment.get(variable)), "C")
+    try:
+        _locale.setlocale(_locale.LC_CTYPE, name)
+    except _locale.Error:               # not installed: the compiler falls back to C as well
+        return False
+    return _locale.nl_langinfo(_locale.CODESET).upper() in ("UTF-8", "UTF8")
+
+
+def colour_options(job, environment):
+    """Return the option that asks for the colours which gcc would have chosen: for a terminal
+    that knows them, unless the command line decides."""
+    decided = job.has_option("-fdiagnostics-color", "-fno-diagnostics-color", "-fcolor-diag",
+                             "-fno-color-diag")
+    if decided and not job.has_option("-fdiagnostics-color=auto"):
+        return []
+    plain = environment.get("TERM", "dumb") == "dumb" or environment.get("GCC_COLORS") == ""
+    return [] if plain or not os.isatty(2) else ["-fdiagnostics-color=always"]
+
+
+# -------------------------------------------------------------------------------------------
+# Local: run the command here, as this process
+# -------------------------------------------------------------------------------------------
+
+def reset_signals():
+    """Undo what CPython does to signals: exec passes ignored ones on, and then `gcc -E | head`
+    fails on a closed pipe."""
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(number, _signal.SIG_DFL)
+
+
+def run_here(argv, environment):
+    """Become the command; does not return. Raises Fatal when there is no such program."""
+    path = find_program(argv[0], environment.get("PATH", os.defpath))
+    if path is None:
+        raise Fatal(EXIT_COMPILER_MISSING, "%s: not found in PATH" % argv[0])
+    debug("running here: " + " ".join(argv))
+    reset_signals()
+    try:
+        os.execve(path, argv, environment)
+    except OSError as error:
+        if error.errno == errno.ENOEXEC:        # a script without #!, as execvp takes it
+            os.execve("/bin/sh", ["sh", path] + argv[1:], environment)
+        code = EXIT_OUT_OF_MEMORY if error.errno == errno.ENOMEM else EXIT_COMPILER_MISSING
+        raise Fatal(code, "%s: cannot run %s: %s" % (argv[0], path, error.strerror))
+
+
+# -------------------------------------------------------------------------------------------
+# Build: the whole policy
+# build distribute choose_volunteer compile_there finish_job
+# -------------------------------------------------------------------------------------------
+
+def build(argv, environment):
+    """Do what argv asks: return the exit status, or become the command here.
+
+    Raises Fatal when there is no such command, Interrupted when a signal ends us."""
+    waits = True
+    try:
+        return distribute(scan(argv), environment)
+    except RunLocally as reason:
+        debug("%s runs here: %s" % (argv[0], reason))
+        waits = reason.waits
+    except HostFailed as fault:
+        if environment.get("DISTCC_FALLBACK") == "0":
+            raise Fatal(fault.code, "%s; DISTCC_FALLBACK=0 forbids to run it here" % fault)
+        warn("%s; running it here" % fault)
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, RecursionError) as bug:
+        warn("%s: internal error: %r in line %d; running it here"
+             % (argv[-1], bug, bug.__traceback__.tb_lineno))
+    if waits:
+        wait_for_own_slot(environment)
+    run_here(argv, environment)
+
+
+def distribute(job, environment):
+    """Compile job on a volunteer; return the exit status.
+
+    Raises RunLocally when it had better run here, HostFailed when no volunteer did it; then
+    nothing has been printed, and no file written."""
+    check_surroundings(job, environment)
+    path = find_program(job.compiler, environment.get("PATH", os.defpath))
+    if path is None:
+        raise RunLocally("%s: not found in PATH" % job.compiler, waits=False)
+    hosts = known_hosts(job, environment)
+    directory = locks_or_fault(job, environment)
+    pool = Pool(directory, hosts, "queue", SLOT_POLL_S,
+                slow_classes(read_speeds(directory), hosts),
+                seconds_setting(environment, "DISTCC_BACKOFF_PERIOD", BACKOFF_PERIOD_S))
+    preprocessor = Preprocessor(job, path, environment, colour_options(job, environment))
+    search = VolunteerSearch(job, pool)
+    try:
+        search.take_now()
+        preprocess(preprocessor, own_pools(directory, hosts)[1], search, environment)
+        connection = search.connect(seconds_setting(environment, "DISTCC_IO_TIMEOUT",
+                                                    IO_TIMEOUT_S))
+        return compile_there(job, preprocessor, connection, search, environment)
+    finally:
+        preprocessor.kill()
+        search.release()
+
+
+def check_surroundings(job, environment):
+    """Raise RunLocally where the environment or the output asks for more than a compile."""
+    for variable in TELLING_VARIABLES:
+        if variable in environment:
+            raise RunLocally("%s is set" % variable)
+    check_target(job)
+
+
+def known_hosts(job, environment):
+    """Return the hosts of the list, after a word on what is wrong with it.
+
+    Raises HostFailed (bad host specification) when there are none."""
+    text, origin = read_host_list(environment)
+    hosts, complaints = parse_hosts(text or "")
+    for complaint in complaints:
+        warn(complaint)
+    if not hosts:
+        raise HostFailed(EXIT_BAD_HOSTSPEC, "%s: %s" % (
+            job.source, "no hosts in " + origin if origin else "no list of hosts is set"))
+    return hosts
+
+
+def locks_or_fault(job, environment):
+    """Return the lock directory; raises HostFailed if it is not fit for use."""
+    try:
+        work_directory(environment)
+        return lock_directory(environment)
+    except OSError as error:
+        raise HostFailed(EXIT_IO_ERROR, "%s: the directory of locks cannot be used: %s: %s" % (
+            job.source, error.filename or "TMPDIR or DISTCC_DIR", error.strerror), reached=False)
+
+
+def seconds_setting(environment, variable, default):
+    """Return a time from the environment, in seconds; the default for what is no such time."""
+    text = environment.get(variable, "")
+    try:
+        seconds = float(text)
+        if 0 <= seconds <= 1e7:
+            return seconds
+    except ValueError:
+        pass
+    if text:
+        warn("%s=%s is no number of seconds; %g is used" % (variable, text, default))
+    return default
+
+
+class VolunteerSearch:
+    """The way to a volunteer: a slot, and a connection to its host; both None at first.
+
+    A host that cannot be connected to is backed off, and the search goes on."""
+
+    def __init__(self, job, pool):
+        """pool: of the hosts in the list; it loses those that fail."""
+        self.job, self.pool = job, pool
+        self.host = self.slot = self.connection = None
+
+    def take_now(self):
+        """Take a slot if one is free."""
+        self.settle(self.pool.take_now())
+
+    def settle(self, place):
+        """Keep a place that the pool gave; this machine's own means that the job runs here."""
+        if place:
+            self.host, self.slot = place
+            if self.host.in_place:
+                os.set_inheritable(self.slot, True)
+                raise RunLocally("it is the turn of localhost", waits=False)
+
+    def start_connection(self):
+        """Begin to connect to the host of the slot, if there is one."""
+        if self.host:
+            self.connection = Connection(self.host)
+            self.connection.start()
+
+    def connect(self, timeout_s):
+        """Return a Connection, after a wait for a slot if need be. Raises HostFailed when no
+        host can be reached."""
+        while True:
+            if not self.host:
+                self.settle(self.pool.wait())
+                if not self.host:
+                    raise HostFailed(EXIT_CONNECT_FAILED, "%s: no volunteer can be reached at "
+                                     "present" % self.job.source, reached=False)
+            if not self.connection:
+                self.start_connection()
+            try:
+                self.connection.finish(timeout_s)
+                return self.connection
+            except HostFailed as fault:
+                self.give_up(fault)
+
+    def give_up(self, fault):
+        """Back the host off; raises HostFailed with its fault when it was the last one."""
+        self.pool.back_off(self.host)
+        self.pool.hosts = [host for host in self.pool.hosts
+                           if host is not self.host and not self.pool.is_backed_off(host)]
+        text = "%s: %s: %s" % (self.job.source, self.host, fault)
+        self.release()
+        if not self.pool.hosts:
+            raise HostFailed(fault.code, text, reached=False)
+        warn(text + "; trying another host")
+
+    def release(self):
+        """Let go of the slot and the connection."""
+        if self.connection:
+            self.connection.close()
+        self.release_slot()
+        self.host = self.connection = None
+
+    def release_slot(self):
+        """Let the next job have the slot."""
+        if self.slot is not None and not self.host.in_place:
+            os.close(self.slot)
+        self.slot = None
+
+
+def preprocess(preprocessor, pool, search, environment):
+    """Run the preprocessor in a slot of this machine, and connect meanwhile."""
+    slot = own_slot(pool, environment)
+    try:
+        preprocessor.start()
+        search.start_connection()
+        preprocessor.finish()
+    finally:
+        if slot is not None:
+            os.close(slot)
+
+
+def own_slot(pool, environment):
+    """Return a descriptor that holds a slot of this machine, None after a bounded wait.
+
+    A call from within a compiler that we run does not wait: it might wait for itself."""
+    nested = environment[RECURSION_GUARD] != "1"
+    place = pool.take_now()
+    if not place and not nested:
+        place = pool.wait_at_most(LOCAL_WAIT_S)
+    return place[1] if place else None
+
+
+def wait_for_own_slot(environment):
+    """Take a slot of this machine that lasts as long as the command which we become."""
+    try:
+        directory = lock_directory(environment)
+        hosts = parse_hosts(read_host_list(environment)[0] or "")[0]
+        slot = own_slot(own_pools(directory, hosts)[0], environment)
+    except OSError as error:
+        debug("no slot of this machine: %s" % error)
+        return
+    if slot is not None:
+        os.set_inheritable(slot, True)
+
+
+def compile_there(job, preprocessor, connection, search, environment):
+    """Have the volunteer compile; leave what the compiler would have left; return its status.
+
+    Raises RunLocally and HostFailed as distribute does."""
+    import time
+    host = search.host
+    argv = remote_command(job, preprocessor.colour, preprocessor.directives_only)
+    notice("compile %s on %s" % (job.source, host))
+    debug("there: " + " ".join(argv))
+    try:
+        started = time.monotonic()
+        send_request(connection, argv, preprocessor.text, preprocessor.size)
+        reply = recv_reply(connection)
+        seconds = time.monotonic() - started
+        search.release_slot()
+        status = finish_job(job, preprocessor, connection, reply, environment)
+    except WireError as fault:
+        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
+    except HostFailed as fault:
+        if fault.reached and not fault.refused:
+            search.pool.back_off(host)
+        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
+    write_speed(search.pool.directory, host.key, preprocessor.size, max(seconds, 1e-6))
+    return status
+
+
+def finish_job(job, preprocessor, connection, reply, environment):
+    """Put object, dependencies and messages in their places; return the exit status."""
+    if (reply.status or job.is_clang) and in_doubt(job, reply):
+        raise RunLocally("the messages from there need not be those from here")
+    try:
+        if reply.status == 0:
+            receive_output(job, preprocessor, connection, reply.size, environment)
+        else:                           # gcc and clang write the rules after errors, too
+            preprocessor.write_rules()
+    except OSError as error:
+        raise RunLocally("%s: cannot be written: %s" % (job.output, error.strerror))
+    write_fully(1, reply.stdout)
+    write_fully(2, merge_messages(preprocessor.messages, reply.stderr, environment))
+    signalled = reply.status & 0x7f
+    return 128 + signalled if signalled else reply.status >> 8
+
+
+def receive_output(job, preprocessor, connection, size, environment):
+    """Receive the object and write it and the dependency files. Raises OSError for the disk;
+    then, and after any other fault, there is no new object."""
+    target = Target(job, environment)
+    try:
+        target.receive(connection, size)
+        preprocessor.write_rules()
+        target.commit()
+    finally:
+        target.discard()
+
+
+# -------------------------------------------------------------------------------------------
+# Entry: how we were called
+# main run trim_path explain
+# -------------------------------------------------------------------------------------------
+
+USAGE = """\
+Usage:
+  distcc.py [COMPILER] [COMPILER OPTION]...   compile, on another machine where possible
+  distcc.py --scan COMPILER [OPTION]...       say what would become of a command, and why
+  distcc.py --show-hosts                      list the hosts, their ports and limits
+  distcc.py -j                                print how many jobs the hosts take together
+  distcc.py --help | --version
+
+The compiler may be left out (then it is cc), and distcc.py may be called by a symbolic link
+that has the compiler's name and stands first in PATH. Options of distcc.py come before the
+compiler; all that follows is the compiler's.
+
+DISTCC_HOSTS lists the machines that compile, each of which runs distccd.py:
+  HOST[:PORT][/LIMIT]        a name or an IPv4 address; port %d and limit %d unless given
+  [IPV6-ADDRESS]:PORT/LIMIT
+  localhost[/LIMIT]          compiles here, without a daemon
+Other variables: DISTCC_VERBOSE DISTCC_LOG DISTCC_SAVE_TEMPS DISTCC_TCP_CORK DISTCC_DIR
+DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD DISTCC_DIRECTIVES_ONLY; see README.
+""" % (DEFAULT_PORT, DEFAULT_LIMIT)
+VERSION_TEXT = "distcc.py %s\nprotocol 1, default port %d\n" % (VERSION, DEFAULT_PORT)
+LINKED_SUFFIXES = (".o", ".obj", ".a", ".so", ".lo", ".la", ".dylib", ".lib")
+
+
+def main():
+    """Run as the program; does not return."""
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:                 # closed: or a working file would become our stderr
+            os.open(os.devnull, os.O_RDWR)
+    try:
+        status = run(sys.argv)
+    except Fatal as fault:
+        say("error: %s" % fault)
+        status = fault.code
+    except Interrupted as interruption:
+        _signal.signal(interruption.signal_number, _signal.SIG_DFL)
+        os.kill(os.getpid(), interruption.signal_number)
+        status = 128 + interruption.signal_number
+    os._exit(status)                    # nothing is left to tear down, which would cost 1 ms
+
+
+def on_ending_signal(signal_number, frame):
+    """Signal handler: unwind, so that everything is tidied up on the way."""
+    raise Interrupted(signal_number)
+
+
+def run(argv):
+    """Understand how we were called and do it; return the exit status.
+
+    argv: sys.argv. Raises Fatal and Interrupted."""
+    name = os.path.basename(argv[0])
+    masquerading = "distcc" not in name
+    words = [name] + argv[1:] if masquerading else argv[1:]
+    environment = start_environment()
+    if not masquerading:
+        if not words:
+            write_fully(2, USAGE.encode())
+            return EXIT_BAD_ARGUMENTS
+        if words[0] in OWN_OPTIONS:
+            return OWN_OPTIONS[words[0]](words[1:], environment)
+    for number in ENDING_SIGNALS:
+        if _signal.getsignal(number) is not _signal.SIG_IGN:    # as nohup leaves it
+            _signal.signal(number, on_ending_signal)
+    command = with_compiler(words)
+    guard_recursion(environment)
+    environment["PATH"] = trim_path(environment.get("PATH", os.defpath), command[0])
+    return build(command, environment)
+
+
+def with_compiler(words):
+    """Return the command in words, with cc before it where it begins without a compiler."""
+    first = words[0]
+    implicit = (first[:1] in ("-", "@") or first.endswith(LINKED_SUFFIXES)
+                or language_of(first, "cc") is not None)
+    return ["cc"] + words if implicit else words
+
+
+def guard_recursion(environment):
+    """Count this call in the environment; raises Fatal when calls nest without an end."""
+    depth = environment.get(RECURSION_GUARD, "0")
+    depth = int(depth) if depth.isdigit() and len(depth) < 4 else 0
+    if depth >= RECURSION_LIMIT:
+        raise Fatal(EXIT_RECURSION, "distcc calls itself without an end: the compiler in PATH "
+                    "leads back to it")
+    environment[RECURSION_GUARD] = str(depth + 1)
+
+
+def trim_path(search_path, name):
+    """Return PATH without the directories up to the last one in which `name` is ourselves, so
+    that neither we nor the compiler find us again, and ccache further along works."""
+    own = os.stat(__file__)
+    directories = search_path.split(":")
+    for index in range(len(directories) - 1, -1, -1):
+        try:
+            status = os.stat("%s/%s" % (directories[index] or ".", name))
+        except OSError:
+            continue
+        if os.path.samestat(status, own):
+            return ":".join(directories[index + 1:])
+    return search_path
+
+
+def explain(words, environment):
+    """Print what would become of a command line, and why; return the exit status."""
+    if not words:
+        return usage_error("--scan needs a command line")
+    command = with_compiler(words)
+    environment[RECURSION_GUARD] = "1"
+    try:
+        job = scan(command)
+        check_surroundings(job, environment)
+        path = find_program(job.compiler, environment.get("PATH", os.defpath))
+        if path is None:
+            raise RunLocally("%s: not found in PATH" % job.compiler)
+        preprocessor = Preprocessor(job, path, environment, [])
+    except (RunLocally, OSError) as reason:
+        return print_lines("runs here: %s" % reason)
+    there = remote_command(job, [], preprocessor.directives_only)
+    preparation = ["preprocessed here:  " + " ".join(preprocessor.command())]
+    return print_lines("is distributed: %s is compiled to %s" % (job.source, job.output),
+                       *preparation * (job.language in PREPROCESSED_FORM),
+                       "compiled there:     " + " ".join(there))
+
+
+def print_lines(*lines):
+    """Print lines on stdout; return the exit status."""
+    write_fully(1, b"".join(os.fsencode(printable(line)) + b"\n" for line in lines))
+    return 0
+
+
+def usage_error(text):
+    """Say what is wrong with our own options; return the exit status."""
+    say("error: %s; try distcc.py --help" % text)
+    return EXIT_BAD_ARGUMENTS
+
+
+def print_text(text):
+    """Return a handler of an option that prints text."""
+    def handler(words, environment):
+        write_fully(1, text.encode())
+        return 0
+    return handler
+
+
+def show_hosts(words, environment):
+    """Print a line for each host: name, port and limit; return the exit status."""
+    hosts, complaints = parse_hosts(read_host_list(environment)[0] or "")
+    for complaint in complaints:
+        warn(complaint)
+    return print_lines(*("localhost/%d" % host.limit if host.in_place
+                         else "%s/%d" % (address_text(host), host.limit) for host in hosts))
+
+
+def address_text(host):
+    """Return HOST:PORT, an IPv6 address in brackets."""
+    return ("[%s]:%d" if ":" in host.name else "%s:%d") % (host.name, host.port)
+
+
+def show_concurrency(words, environment):
+    """Print the sum of the hosts' limits, for make -j$(distcc.py -j)."""
+    hosts = parse_hosts(read_host_list(environment)[0] or "")[0]
+    return print_lines(str(sum(host.limit for host in hosts) or processor_count()))
+
+
+OWN_OPTIONS = {"--help": print_text(USAGE), "--version": print_text(VERSION_TEXT),
+               "--scan": explain, "--show-hosts": show_hosts, "-j": show_concurrency}
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 8):
+        sys.exit("distcc.py needs Python 3.8 or newer")
+    main()

@@ -1,0 +1,2157 @@
+#!/usr/bin/env python3
+"""distccd.py: the volunteer of a distributed compiler.
+
+    distccd.py --daemon [--allow 192.168.0.0/16]     serve the network, in the background
+    distccd.py --no-detach --log-stderr              the same in the foreground, to watch
+    distccd.py --inetd                               one job on stdin, from inetd or xinetd
+
+A client (distcc.py, or C distcc with its plain protocol) preprocesses a source file, sends the
+command and the text, and gets back the messages, the status and the object. This script is all
+that a volunteer needs, besides Python 3.8 and the compilers. It has no configuration file.
+--help lists the options. Without --inetd or --daemon a socket on stdin means inetd and a
+terminal means daemon; nothing else is guessed.
+
+Who may connect: loopback, private and link-local addresses, unless --allow names others.
+Whoever may connect may use this machine's CPU, and through assembler text may read what the
+daemon's user can read. So run it as a user who owns nothing, on a network that you trust.
+
+What may run: compilers found on this daemon's PATH under a compiler's name, with options that
+are known to generate code or warnings. The command is never run as it came: it is rebuilt from
+what was understood, with this daemon's own input and output, and all else is refused with an
+answer that says why.
+
+Environment:
+    PATH                     where compilers are found; entries that lead to distcc are left out
+    TMPDIR                   holds a directory for each job (default /tmp)
+    DISTCC_SAVE_TEMPS        1: keep the jobs' directories
+    DISTCCD_SILENCE_TIMEOUT  seconds (fractions too) that a peer may be silent, default 60
+
+Exit codes: 0, 101 for a wrong command line, 102 when the port is taken, 107 when a file cannot
+be used, 100 for anything else.
+
+The daemon is one process that accepts and forks, and a child for each connection. Children
+share nothing but byte locks on a nameless file, which bound the compilers at work: the kernel
+drops a lock when its holder dies, so nothing that a child does can leave the daemon short.
+"""
+
+import argparse
+import codecs
+import collections
+import errno
+import fcntl
+import gc
+import grp
+import ipaddress
+import mmap
+import os
+import pwd
+import re
+import resource
+import select
+import signal
+import socket
+import socketserver
+import stat
+import struct
+import subprocess
+import sys
+import syslog
+import time
+
+NAME = "distccd.py"
+VERSION = "0.14"
+
+# -------------------------------------------------------------------------------------------
+# Constants: limits and time-outs, in seconds and bytes
+# -------------------------------------------------------------------------------------------
+
+SILENCE_TIMEOUT_S = 60.0
+SLOWEST_BYTES_PER_S = 64 * 1024         # a body slower than this runs out of time
+SILENCES_PER_REQUEST = 10               # the whole request takes at most so many time-outs more
+DRAIN_S = 1.0                           # after an early answer: what the peer still sends is
+DRAIN_BYTES = 1024 * 1024               # thrown away, or a reset could overtake the answer
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 30, 10, 3
+
+DEFAULT_MAX_CONNECTIONS = 256
+BACKLOG = 256
+MOST_LINGERING = 64                     # connections turned away whose bytes are still drained
+ACCEPT_PAUSE_S = 0.1                    # after accept or fork failed for want of resources
+
+PLACE_POLL_MS = 3                       # the one that waits for a compiler's place looks so often
+TURN_POLL_MS = 50                       # the others see at least so often whether it is their turn
+COMPILE_POLL_MS = 500                   # a compiler that left its pipes to others is noticed
+PROBE_TIMEOUT_S = 10
+
+STOP_GRACE_S = 3.0                      # jobs at work may finish; then they are ended
+STOP_KILL_S = 4.3                       # a child that has not gone by now is killed
+SMALL_OBJECT_BYTES = 128 * 1024         # smaller ones leave in one piece with their header
+
+# One compiler process. cc1plus with sanitizers stays under 4 GiB but for monsters; a line marker
+# that names /dev/zero makes gcc read until this stops it.
+COMPILER_MEMORY_BYTES = 4 * 1024 ** 3
+COMPILER_FILE_BYTES = 4 * 1024 ** 3
+
+DEFAULT_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+                    "fe80::/10", "fc00::/7")
+LOOPBACK_NETWORKS = ("127.0.0.0/8", "::1/128")
+DEFAULT_USERS = ("distcc", "distccd", "nobody")
+JOB_PREFIX = "distccd_"
+SAVED_PREFIX = "distccd-saved_"
+STALE_JOB_S = 60                        # a younger directory may not be locked by its job yet
+
+
+# -------------------------------------------------------------------------------------------
+# Errors: Refused, ClientGone, Fatal
+# -------------------------------------------------------------------------------------------
+
+class Refused(Exception):
+    """This job is not done here; the client is told `code` (an exit code) and the reason."""
+
+    def __init__(self, code, reason):
+        """code: 100 to 111; reason: one line of text."""
+        super().__init__(reason)
+        self.code = code
+
+
+class ClientGone(Exception):
+    """The client hung up: nobody is left to answer."""
+
+
+class Fatal(Exception):
+    """The daemon cannot start or go on; it exits with `code` and says why."""
+
+    def __init__(self, code, reason):
+        """code: an exit code of section 2.9; reason: one line of text."""
+        super().__init__(reason)
+        self.code = code
+
+
+# -------------------------------------------------------------------------------------------
+# Logging: syslog, a file or stderr; a log that fails never disturbs a job
+# printable open_log reopen_log log give_log
+# -------------------------------------------------------------------------------------------
+
+LEVELS = {"debug": syslog.LOG_DEBUG, "info": syslog.LOG_INFO, "notice": syslog.LOG_NOTICE,
+          "warning": syslog.LOG_WARNING, "error": syslog.LOG_ERR,
+          "critical": syslog.LOG_CRIT}
+LONGEST_LOGGED = 400                    # a pipe takes lines of less than 4 KiB whole or not at all
+
+
+class Log:
+    """Where log lines go, and from which level on.
+
+    `fd` is the open file or stderr, or None for syslog; `path` is there for a file only."""
+
+    def __init__(self):
+        self.fd = self.path = None
+        self.least = LEVELS["info"]
+
+
+LOG = Log()
+
+
+def printable(text, most=LONGEST_LOGGED):
+    """Return text (str or bytes) with everything but plain characters escaped, and cut.
+
+    What comes from the wire must not forge a line or move a terminal's cursor."""
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    escaped = text[:most].encode("unicode_escape").decode("ascii")
+    return escaped + ("..." if len(text) > most else "")
+
+
+# Codecs are modules that are loaded when first used, and the user that root becomes may not be
+# able to read them (a Python in /root).
+for codec in ("ascii", "latin-1", "unicode_escape", "utf-8"):
+    codecs.lookup(codec)
+
+
+def open_log(options):
+    """Open the log that the options ask for. Raises Fatal if the file cannot be opened."""
+    LOG.least = LEVELS["debug" if options.verbose else options.log_level]
+    if options.log_file:
+        LOG.path = os.path.abspath(options.log_file)
+        try:
+            LOG.fd = open_append(LOG.path)
+        except OSError as error:
+            raise Fatal(EXIT_IO_ERROR, "cannot open log file %s: %s"
+                        % (printable(LOG.path), error.strerror)) from None
+    elif options.log_stderr:
+        LOG.fd = 2
+    else:
+        syslog.openlog("distccd", syslog.LOG_PID, syslog.LOG_DAEMON)
+
+
+def open_append(path):
+    """Return a descriptor of the file `path`, opened to append. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY, 0o644)
+
+
+def reopen_log():
+    """Open the log file again by its name, as after logrotate; the old one stays if that fails."""
+    if not LOG.path:
+        return
+    try:
+        fresh = open_append(LOG.path)
+    except OSError as error:
+        log("error", "cannot reopen log file: %s" % error.strerror)
+        return
+    os.dup2(fresh, LOG.fd, inheritable=False)
+    os.close(fresh)
+
+
+def log(level, text):
+    """Write one line; text is str without line ends. Never raises, never waits."""
+    if LEVELS[level] > LOG.least:
+        return
+    if LOG.fd is None:
+        syslog.syslog(LEVELS[level], "%s%s" % ("" if level == "info" else level + ": ", text))
+        return
+    line = "%s distccd[%d] %s: %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), os.getpid(),
+                                        level, text)
+    try:
+        ready = select.poll()
+        ready.register(LOG.fd, select.POLLOUT)
+        if ready.poll(0):               # a pipe that nobody empties must not stop the daemon
+            os.write(LOG.fd, line.encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass                            # a full disk: there is nowhere left to say it
+
+
+def place_of(error):
+    """Return "Name: text at file:line" for an unexpected exception, the innermost place."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "%s:%d" % (os.path.basename(trace.tb_frame.f_code.co_filename), trace.tb_lineno) \
+        if trace else "?"
+    return "%s: %s at %s" % (type(error).__name__, printable(str(error)), where)
+
+
+# -------------------------------------------------------------------------------------------
+# Options: one parser, also the help
+# -------------------------------------------------------------------------------------------
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose usage errors exit with 101."""
+
+    def error(self, message):
+        """Print usage and message, exit 101."""
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_BAD_ARGUMENTS, "%s: %s\n" % (NAME, message))
+
+
+def number_from(least, most=None, kind=int):
+    """Return a function that reads a number of `kind` from least to most, for argparse."""
+    def read(text):
+        number = kind(text)
+        if not least <= number <= (most if most is not None else number):
+            raise argparse.ArgumentTypeError("%s is out of range" % text)
+        return number
+    return read
+
+
+def network(text):
+    """Return the ipaddress network that an address or ADDRESS/BITS stands for."""
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise argparse.ArgumentTypeError("%s is no address or network" % printable(text)) from None
+
+
+def count_processors():
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def build_parser():
+    """Return the parser of all options."""
+    parser = Parser(prog=NAME, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter,
+                    description="Compile for distcc clients on the network.",
+                    epilog="Exit codes: 101 wrong options, 102 port taken, 107 file errors.")
+    parser.add_argument("--version", action="version",
+                        version="%s %s\n(protocol %d, default port %d)"
+                        % (NAME, VERSION, PROTOCOL_VERSION, DEFAULT_PORT))
+    add_mode_options(parser.add_argument_group("how it runs"))
+    add_access_options(parser.add_argument_group("who and what is served"))
+    add_job_options(parser.add_argument_group("jobs"))
+    add_log_options(parser.add_argument_group("log"))
+    return parser
+
+
+def add_mode_options(group):
+    """Add the options that decide where the daemon listens and how it runs."""
+    mode = group.add_mutually_exclusive_group()
+    mode.add_argument("--daemon", action="store_true",
+                      help="listen on a port (assumed when stdin is a terminal)")
+    mode.add_argument("--inetd", action="store_true",
+                      help="serve one job on stdin/stdout (assumed when stdin is a socket)")
+    group.add_argument("-p", "--port", type=number_from(0, 65535), default=DEFAULT_PORT,
+                       help="TCP port, default %(default)s; 0 picks one, which the log names")
+    group.add_argument("--listen", metavar="ADDRESS", help="listen on this address only")
+    group.add_argument("-P", "--pid-file", metavar="FILE", help="write the daemon's process id")
+    group.add_argument("-N", "--nice", type=number_from(0, 20), default=0, metavar="NICENESS",
+                       help="run at this lower priority, 0 to 20")
+    group.add_argument("--user", metavar="NAME", help="when started as root, become this user\n"
+                       "(default: the first of %s that exists)" % ", ".join(DEFAULT_USERS))
+    group.add_argument("--no-detach", action="store_true",
+                       help="stay in the foreground, fork for each job")
+    group.add_argument("--no-fork", action="store_true",
+                       help="stay in the foreground, one job at a time in one process")
+
+
+def add_access_options(group):
+    """Add the options that say whose jobs and which compilers are accepted."""
+    group.add_argument("--allow", metavar="CIDR", action="append", type=network,
+                       help="serve this address or network and not the private ones\n"
+                       "(may be repeated; loopback is always served)")
+    group.add_argument("--allow-compiler", metavar="NAME", action="append", default=[],
+                       help="run this program too, a name on PATH or a path (may be repeated)")
+    group.add_argument("--max-connections", type=number_from(1, 65536), metavar="N",
+                       default=DEFAULT_MAX_CONNECTIONS,
+                       help="turn clients away beyond this number, default %(default)s")
+
+
+def add_job_options(group):
+    """Add the options that bound and shape the compiles."""
+    group.add_argument("-j", "--jobs", type=number_from(1, 4096), metavar="N",
+                       default=count_processors() + 2,
+                       help="compilers at work at once, default CPUs + 2 (%(default)s)")
+    group.add_argument("--job-lifetime", type=number_from(0, None, float), default=0,
+                       metavar="S", help="end compilers after so many seconds (0: never)")
+    group.add_argument("--no-fifo", action="store_true",
+                       help="give the source to the compiler in a file, not through a pipe")
+
+
+def add_log_options(group):
+    """Add the options about the log."""
+    where = group.add_mutually_exclusive_group()
+    where.add_argument("--log-file", metavar="FILE", help="log here instead of to syslog")
+    where.add_argument("--log-stderr", action="store_true",
+                       help="log to stderr; implies --no-detach")
+    group.add_argument("--log-level", choices=list(LEVELS), default="info", metavar="LEVEL",
+                       help="least level: %s" % ", ".join(LEVELS))
+    group.add_argument("--verbose", action="store_true", help="the same as --log-level debug")
+
+
+def read_options(argv):
+    """Return the options as a namespace, with `inetd` decided; exits 101 if they are wrong.
+
+    argv: list of str without the program's name."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if not options.inetd and not options.daemon:
+        options.inetd = stdin_is_socket()
+        options.daemon = not options.inetd and (stdin_is_terminal() or options.no_fork
+                                                or options.no_detach)
+    if not options.inetd and not options.daemon:
+        parser.error("stdin is neither a socket nor a terminal: say --daemon or --inetd")
+    options.no_detach = options.no_detach or options.log_stderr or options.no_fork
+    allowed = options.allow or [ipaddress.ip_network(text) for text in DEFAULT_NETWORKS]
+    options.networks = allowed + [ipaddress.ip_network(text) for text in LOOPBACK_NETWORKS]
+    return options
+
+
+def stdin_is_socket():
+    """Tell whether descriptor 0 is a socket, as a super-server leaves it."""
+    try:
+        return stat.S_ISSOCK(os.fstat(0).st_mode)
+    except OSError:
+        return False
+
+
+def stdin_is_terminal():
+    """Tell whether descriptor 0 is a terminal."""
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
+
+
+def silence_timeout_s():
+    """Return how long a peer may be silent, in seconds."""
+    try:
+        return max(0.01, float(os.environ.get("DISTCCD_SILENCE_TIMEOUT", SILENCE_TIMEOUT_S)))
+    except ValueError:
+        return SILENCE_TIMEOUT_S
+
+
+# -------------------------------------------------------------------------------------------
+# Access: addresses, compilers, arguments and sources that are allowed; pure functions
+# address_allowed compiler_name_allowed rebuild_command disarm_source
+# -------------------------------------------------------------------------------------------
+
+# gcc, x86_64-linux-gnu-g++-12, arm-none-eabi-gcc, gcc-3.2-arm, clang14, i686-w64-mingw32-gcc-posix;
+# but not gcc-ar or clang-format, and not cc1.
+COMPILER_NAME = re.compile(
+    r"(?:[\w.]+-)*"
+    r"(?:(?:gcc|g\+\+|c\+\+|clang|clang\+\+)(?:-?\d[\w.]*(?:-[\w.]+)*)?|cc(?:-\d[\w.]*)?)"
+    r"(?:-posix|-win32)?", re.ASCII)
+PLAIN_VALUE = re.compile(r"[\w.+=:,][\w.+=:,-]*", re.ASCII)
+MAY_HOLD_PATHS = ("-ffile-prefix-map=", "-fdebug-prefix-map=", "-fmacro-prefix-map=",
+                  "-fcoverage-prefix-map=", "-fdebug-compilation-dir=")
+
+
+def address_allowed(address, networks):
+    """Tell whether address (str, as from getpeername) lies in one of the ipaddress networks."""
+    try:
+        peer = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    # ::ffff:8.8.8.8 is 8.8.8.8, whatever is said of ::ffff:0:0/96
+    peer = getattr(peer, "ipv4_mapped", None) or peer
+    return any(peer in network for network in networks if network.version == peer.version)
+
+
+def compiler_name_allowed(name, extra):
+    """Tell whether `name` (no directory) is a compiler's, or one of `extra`."""
+    return name in extra or COMPILER_NAME.fullmatch(name) is not None
+
+
+class Command:
+    """What was understood of a client's command line.
+
+    compiler: its first word. action: "-c" or "-S". options: the words that may go to the
+    compiler. source: the input's name as the client gave it, for the log. language: the
+    preprocessed form, as -x names it. directives_only: macros are still to be expanded."""
+
+    def __init__(self, compiler):
+        self.compiler = compiler
+        self.action = self.source = self.language = None
+        self.options = []
+        self.assembler_words = []
+        self.preprocessed = self.directives_only = self.arch_given = False
+
+
+def refuse(reason, word):
+    """Raise Refused for a word of the command line."""
+    raise Refused(EXIT_BAD_ARGUMENTS, "%s: %s" % (reason, printable(word, 200)))
+
+
+def rebuild_command(argv):
+    """Return the Command that argv (list of str) holds. Raises Refused if any doubt is left.
+
+    Nothing of argv reaches the compiler but words that the option table calls PLAIN, harmless
+    words for the assembler, one -c or -S and one language."""
+    if not argv or any("\0" in word for word in argv):
+        raise Refused(EXIT_BAD_ARGUMENTS, "no command, or a zero byte in it")
+    command = Command(argv[0])
+    words = iter(argv[1:])
+    for word in words:
+        if word[:1] != "-" or word == "-":
+            read_input(command, word)
+        elif word == "-Xpreprocessor":
+            continue        # C distcc strips its argument; if it is there it is read as an option
+        else:
+            read_option(command, word, words)
+    return check_command(command)
+
+
+def read_input(command, word):
+    """Take an argument that is no option for the one input."""
+    if word[:1] == "@":
+        refuse("response files are not read here", word)
+    if word == "-":
+        refuse("standard input is no source file", word)
+    if command.source is not None:
+        refuse("a second input file", word)
+    command.source = word
+
+
+def read_option(command, word, words):
+    """Read one option into the command; words: iterator over the words that follow."""
+    option, argument = long_to_short(word)
+    if option in ("-fpreprocessed", "-fdirectives-only"):
+        command.preprocessed |= option == "-fpreprocessed"
+        command.directives_only |= option == "-fdirectives-only"
+        return
+    if argument is not None and option not in SEPARATE_ARGUMENT:
+        option, argument = option + argument, None
+    if argument is None and option in SEPARATE_ARGUMENT:
+        argument = next(words, None)
+        if argument is None:
+            refuse("the argument is missing", word)
+    kind, reason = classify_option(option)
+    if kind == SPECIAL:
+        read_special(command, option, argument)
+    elif kind == PLAIN:
+        keep_plain(command, option, argument)
+    elif kind not in (PREPROCESSOR, LINKER):
+        refuse("option not allowed%s" % (" (%s)" % reason if reason else ""), word)
+
+
+def keep_plain(command, option, argument):
+    """Pass a PLAIN option on, with its separate argument (str or None)."""
+    if "/" in option and not option.startswith(MAY_HOLD_PATHS):
+        refuse("option with a path", option)
+    command.options.append(option)
+    if argument is not None:
+        if not PLAIN_VALUE.fullmatch(argument):
+            refuse("argument not allowed", "%s %s" % (option, argument))
+        command.options.append(argument)
+
+
+def read_special(command, option, argument):
+    """Read an option that decides what the job is; argument: its separate one or None."""
+    if option in ("-c", "-S"):
+        if command.action not in (None, option):
+            refuse("both -c and -S", option)
+        command.action = option
+    elif option[:2] == "-x":
+        read_language(command, argument if argument is not None else option[2:])
+    elif option == "-arch":
+        if command.arch_given:
+            refuse("more than one", option)
+        command.arch_given = True
+        keep_plain(command, option, argument)
+    elif option == "-Xassembler":
+        command.assembler_words.append(argument)
+        command.options += [option, argument]
+    elif option.startswith("-Wa,"):
+        command.assembler_words += option[4:].split(",")
+        command.options.append(option)
+    elif option[:2] not in ("-o", "-M") and not option.startswith("-Wp,"):
+        refuse("option not allowed", option)
+
+
+def read_language(command, language):
+    """Read the argument of -x: the form that it has when preprocessed, or Refused."""
+    language = PREPROCESSED_FORM.get(language, language)
+    if language not in PREPROCESSED_LANGUAGES:
+        refuse("language not compiled here", language)
+    if command.source is not None or command.language not in (None, language):
+        refuse("-x more than once, or after the input", language)
+    command.language = language
+
+
+def check_command(command):
+    """Return the command when it is one compile of one source. Raises Refused."""
+    if command.action is None:
+        raise Refused(EXIT_BAD_ARGUMENTS, "neither -c nor -S")
+    if command.source is None:
+        raise Refused(EXIT_BAD_ARGUMENTS, "no input file")
+    if command.directives_only and not command.preprocessed:
+        refuse("only together with -fpreprocessed", "-fdirectives-only")
+    # Over all of them at once: -Wa,--defsym -Wa,/etc/passwd=1 are two words of one command.
+    if not assembler_words_harmless(command.assembler_words):
+        refuse("assembler options not allowed", " ".join(command.assembler_words))
+    if command.language is None:
+        language = language_of(command.source, command.compiler)
+        command.language = PREPROCESSED_FORM.get(language, language)
+        if command.language not in PREPROCESSED_LANGUAGES:
+            refuse("not a source file that is compiled here", command.source)
+    return command
+
+
+# gcc under -fdirectives-only, and clang always, obey directives in text that is said to be
+# preprocessed: #include there would read this machine's files, and a precompiled header is
+# memory of the compiler, so that naming one (/dev/stdin, say) would let it in. The patterns
+# below know all spellings: blanks, digraphs, trigraphs, spliced lines.
+BLANK = rb"[ \t\f\v\r\0]"
+SPLICE = rb"(?:(?:\\|\?\?/)" + BLANK + rb"*\n)"
+BLANKS = b" \t\f\v\r\0"
+
+
+def spliced(word):
+    """Return a pattern for word (bytes) with line splices between any of its bytes."""
+    return (SPLICE + b"*").join(re.escape(word[at:at + 1]) for at in range(len(word)))
+
+
+FILE_DIRECTIVE = re.compile(
+    rb"(?:#|" + spliced(b"%:") + rb"|\?\?=)(?:" + BLANK + rb"|" + SPLICE + rb")*(?:"
+    + b"|".join(map(spliced, (b"include", b"import", b"embed", b"/*", b"//"))) + rb")")
+PRECOMPILED_PRAGMA = re.compile(spliced(b"pch_preprocess"))
+COMMENT_OR_LITERAL = re.compile(
+    rb"/\*.*?(?:\*/|\Z)|//(?:[^\n\\]|\\.)*"
+    rb'|(?<![A-Za-z0-9_])(?:u8|[uUL])?R"(?P<d>[^ ()\\\t\v\f\n]{0,16})\(.*?\)(?P=d)"'
+    rb'|"(?:[^"\\\n]|\\.)*'
+    rb"|(?<![0-9A-Fa-f])'(?:[^'\\\n]|\\.)*'", re.DOTALL)
+
+
+def starts_line(source, at):
+    """Tell whether nothing but blanks, spliced lines or a comment's end stand before offset at."""
+    while at:
+        before = source[at - 1]
+        if before in BLANKS:
+            at -= 1
+        elif before == 0x0a:
+            at -= 1
+            end = at
+            while end and source[end - 1] in BLANKS:
+                end -= 1
+            if end and source[end - 1:end] == b"\\":
+                at = end - 1
+            elif source[max(0, end - 3):end] == b"??/":
+                at = end - 3
+            else:
+                return True
+        else:
+            return before == 0x2f or at == 3 and source[:3] == b"\xef\xbb\xbf"
+    return True
+
+
+def disarm_source(source, directives_obeyed):
+    """Make sure that no directive in the source makes the compiler read a file.
+
+    source: writable buffer (mmap). What stands in a comment is blanked out there, which no
+    object shows; anything else raises Refused. directives_obeyed: see above."""
+    if PRECOMPILED_PRAGMA.search(source):
+        raise Refused(EXIT_BAD_ARGUMENTS, "the source loads a precompiled header")
+    if not directives_obeyed:
+        return
+    found = [match.start() for match in FILE_DIRECTIVE.finditer(source)
+             if starts_line(source, match.start())]
+    if not found:
+        return
+    found.reverse()
+    for match in COMMENT_OR_LITERAL.finditer(source):
+        while found and found[-1] < match.end():
+            at = found.pop()
+            if at < match.start() or source[match.start():match.start() + 2] != b"/*":
+                refuse_directive(source, at)
+            source[at:at + 1] = b" "
+    if found:
+        refuse_directive(source, found[-1])
+
+
+def refuse_directive(source, at):
+    """Raise Refused for the directive at offset `at`."""
+    refuse("the source is not preprocessed", bytes(source[at:at + 40]).split(b"\n")[0])
+
+
+# -------------------------------------------------------------------------------------------
+# Processes: a compiler with limits, ended as a group when the client leaves
+# find_compiler clean_path is_clang limit_resources Compile
+# -------------------------------------------------------------------------------------------
+
+def clean_path(path):
+    """Return the directories (list of str) of a PATH that are absolute and not distcc's.
+
+    A directory of links to distcc would hand each job on to other volunteers, and round again."""
+    return [entry for entry in path.split(os.pathsep)
+            if os.path.isabs(entry) and not any(
+                leads_to_distcc(os.path.join(entry, name))
+                for name in ("gcc", "cc", "g++", "c++", "clang", "clang++"))]
+
+
+def leads_to_distcc(path):
+    """Tell whether a file is a link to some distcc."""
+    return os.path.islink(path) and os.path.basename(os.path.realpath(path)).startswith("distcc")
+
+
+def find_compiler(name, path, extra):
+    """Return the path of the compiler called `name`. Raises Refused (110).
+
+    path: list of directories; extra: names and paths that --allow-compiler added. An absolute
+    path is taken as it is or not at all: another gcc would make other objects."""
+    directory, base = os.path.split(name)
+    if name not in extra and not compiler_name_allowed(base, extra):
+        raise Refused(EXIT_COMPILER_MISSING, "not a compiler's name: %s" % printable(name))
+    if directory and name not in extra and directory not in path:
+        raise Refused(EXIT_COMPILER_MISSING, "not in a directory on the daemon's PATH: %s"
+                      % printable(name))
+    for entry in [directory] if directory else path:
+        found = os.path.join(entry, base)
+        if os.access(found, os.X_OK) and os.path.isfile(found) and not leads_to_distcc(found):
+            return found
+    raise Refused(EXIT_COMPILER_MISSING, "compiler not found on this machine: %s"
+                  % printable(name))
+
+
+def family_of(compiler, environment):
+    """Return "clang", "gcc" or "" for a compiler's path: by its name, or else by its --version.
+
+    Links are followed, for Debian's cc is a link to gcc and FreeBSD's to clang."""
+    names = os.path.basename(compiler) + " " + os.path.basename(os.path.realpath(compiler))
+    if "clang" in names:
+        return "clang"
+    if ("gcc" in names or "g++" in names) and sys.platform != "darwin":
+        return "gcc"
+    try:
+        text = subprocess.run([compiler, "--version"], env=environment, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=PROBE_TIMEOUT_S).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "clang" if b"clang" in text else "gcc" if b"Free Software" in text else ""
+
+
+def limit_resources():
+    """Bound the memory and file size of this process and of the compilers that inherit it."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (OSError, ValueError):
+        memory = 0
+    for name, most in ((resource.RLIMIT_AS, max(memory, COMPILER_MEMORY_BYTES)),
+                       (resource.RLIMIT_FSIZE, COMPILER_FILE_BYTES), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(name)[1]
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(name, (most, most))
+
+
+class Compile:
+    """One run of a compiler: its source goes in, its messages come out, its client is watched.
+
+    messages: {"stdout": bytearray, "stderr": bytearray}, bounded; what is more is thrown away."""
+
+    def __init__(self, argv, directory, environment, source, peer):
+        """Start the compiler. argv: list of str; source: buffer for its stdin, or None.
+
+        Raises OSError, Refused (110)."""
+        self.peer = peer
+        self.source = memoryview(source) if source is not None else None
+        self.messages = {"stdout": bytearray(), "stderr": bytearray()}
+        try:
+            self.process = subprocess.Popen(
+                argv, cwd=directory, env=environment, start_new_session=True,
+                stdin=subprocess.DEVNULL if source is None else subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+        except (FileNotFoundError, PermissionError) as error:
+            raise Refused(EXIT_COMPILER_MISSING, "cannot run %s: %s"
+                          % (argv[0], error.strerror)) from None
+        self.ended = False
+        self.poller = select.poll()
+        self.pipes = {}
+        self.watch(self.process.stdin, select.POLLOUT, self.feed)
+        self.watch(self.process.stdout, select.POLLIN, self.collect)
+        self.watch(self.process.stderr, select.POLLIN, self.collect)
+        self.poller.register(peer.in_fd, select.POLLIN)
+
+    def watch(self, pipe, event, action):
+        """Have action(pipe) called when a pipe of the compiler is ready."""
+        if pipe is not None:
+            os.set_blocking(pipe.fileno(), False)
+            self.pipes[pipe.fileno()] = pipe, action
+            self.poller.register(pipe.fileno(), event)
+
+    def run(self, lifetime_s):
+        """Return the raw wait status once the compiler has ended; lifetime_s: 0 for no bound.
+
+        Raises ClientGone, Refused (too long, or the client sent more than a request)."""
+        deadline = time.monotonic() + lifetime_s if lifetime_s else None
+        while self.pipes:
+            wait_ms = COMPILE_POLL_MS
+            if deadline is not None:
+                wait_ms = min(wait_ms, 1 + 1000 * max(0.0, deadline - time.monotonic()))
+            ready = self.poller.poll(wait_ms)
+            for fd, _ in ready:
+                if fd == self.peer.in_fd:
+                    self.peer.meet_silence()
+                elif fd in self.pipes:
+                    pipe, action = self.pipes[fd]
+                    action(pipe)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Refused(EXIT_DISTCC_FAILED, "compiler ended after %g s (--job-lifetime)"
+                              % lifetime_s)
+            if not ready and self.process.poll() is not None:
+                break                   # it left children that hold its pipes
+        return self.await_end(deadline, lifetime_s)
+
+    def await_end(self, deadline, lifetime_s):
+        """Return the status of a compiler that closed its pipes, which as a rule has ended."""
+        pause_s = 0.0002
+        while self.process.poll() is None:
+            self.peer.watch(1000 * pause_s)
+            pause_s = min(0.05, 2 * pause_s)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Refused(EXIT_DISTCC_FAILED, "compiler ended after %g s (--job-lifetime)"
+                              % lifetime_s)
+        self.end()
+        status = self.process.returncode
+        return status << 8 if status >= 0 else -status
+
+    def feed(self, pipe):
+        """Give the compiler some more of its source; a compiler that wants none is no fault."""
+        try:
+            if self.source.nbytes:
+                written = os.write(pipe.fileno(), self.source[:CHUNK_BYTES])
+                self.source = self.source[written:]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self.source = self.source[:0]
+        if not self.source.nbytes:
+            self.close(pipe)
+
+    def collect(self, pipe):
+        """Take some more of the compiler's messages."""
+        try:
+            piece = os.read(pipe.fileno(), CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        kept = self.messages["stdout" if pipe is self.process.stdout else "stderr"]
+        kept += piece[:MAX_MESSAGE_BYTES - len(kept)]
+        if not piece:
+            self.close(pipe)
+
+    def close(self, pipe):
+        """Close a pipe of ours and watch it no more."""
+        self.poller.unregister(pipe.fileno())
+        del self.pipes[pipe.fileno()]
+        pipe.close()
+
+    def end(self):
+        """Kill what is left of the compiler's process group, and reap the compiler. Never raises.
+
+        The group is named after the compiler, and the name is free once that is reaped: a group
+        without members is no other's, for a process id in use as a group's is not given anew."""
+        if self.ended:
+            return
+        self.ended = True
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except OSError:
+            pass                        # as a rule: all gone
+        self.process.wait()
+        for pipe, _ in list(self.pipes.values()):
+            self.close(pipe)
+
+
+class Places:
+    """The compilers' places: `count` byte locks on a nameless file that all children share.
+
+    The invariants:
+    - A place is a locked byte. POSIX locks belong to a process and are not inherited: the
+      kernel frees a place when its holder dies, however it dies.
+    - One more byte is the turn. Only its holder looks for a free place, every few ms; it gives
+      up the turn when it has one. The rest look rarely, so a queue costs next to nothing.
+    - Who waits watches its client, and gives everything back if that leaves."""
+
+    def __init__(self, count):
+        """count: how many compilers may work at once. Raises Fatal if there is no file."""
+        self.count = count
+        self.held = None
+        try:
+            self.fd = open_nameless()
+        except OSError as error:
+            raise Fatal(EXIT_IO_ERROR, "cannot make the lock file in %s: %s"
+                        % (temporary_directory(), error.strerror)) from None
+
+    def try_lock(self, index):
+        """Lock one byte unless another process has it; tell whether it is ours."""
+        try:
+            fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            return False
+        return True
+
+    def unlock(self, index):
+        """Give one byte back."""
+        fcntl.lockf(self.fd, fcntl.LOCK_UN, 1, index)
+
+    def take(self, peer):
+        """Wait for a place and hold it. Raises ClientGone, Refused (the client spoke)."""
+        pause_ms = 1
+        while not self.try_lock(self.count):
+            peer.watch(pause_ms)
+            pause_ms = min(TURN_POLL_MS, 2 * pause_ms)
+        try:
+            while self.held is None:
+                self.held = next(filter(self.try_lock, range(self.count)), None)
+                if self.held is None:
+                    peer.watch(PLACE_POLL_MS)
+        finally:
+            self.unlock(self.count)
+
+    def release(self):
+        """Give the place back, if one is held."""
+        if self.held is not None:
+            self.unlock(self.held)
+            self.held = None
+
+
+def open_nameless():
+    """Return the descriptor of an empty file without a name. Raises OSError."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("distccd-places")
+    path = os.path.join(temporary_directory(), JOB_PREFIX + "places_" + os.urandom(8).hex())
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.unlink(path)
+    return fd
+
+
+# -------------------------------------------------------------------------------------------
+# Wire: exit codes, protocol 1 and compiler options, the same text in both scripts
+# pack_header read_exactly read_header long_to_short classify_option assembler_words_harmless
+# language_of leaves_include names_other_file
+# -------------------------------------------------------------------------------------------
+
+# The exit codes of the distcc 0.14 manual, section 2.9; 101 and 111 as C distcc has them.
+# They lie high, where no compiler's own exit code is.
+EXIT_DISTCC_FAILED = 100
+EXIT_BAD_ARGUMENTS = 101
+EXIT_BIND_FAILED = 102
+EXIT_CONNECT_FAILED = 103
+EXIT_COMPILER_CRASHED = 104
+EXIT_OUT_OF_MEMORY = 105
+EXIT_BAD_HOSTSPEC = 106
+EXIT_IO_ERROR = 107
+EXIT_TRUNCATED = 108
+EXIT_PROTOCOL_ERROR = 109
+EXIT_COMPILER_MISSING = 110
+EXIT_RECURSION = 111
+OWN_EXIT_CODES = range(100, 120)            # in a STAT: "not compiled", never a compiler's word
+
+PROTOCOL_VERSION = 1
+DEFAULT_PORT = 4200
+RECURSION_GUARD = "_DISTCC_SAFEGUARD"       # C distcc reads the same name
+RECURSION_LIMIT = 5                         # calls within calls; a daemon's compiler starts here
+
+# What a peer may announce, in bytes; Linux itself bounds an argument to 128 KiB.
+HEADER_BYTES = 12
+MAX_ARGUMENTS = 16384
+MAX_ARGUMENT_BYTES = 128 * 1024
+MAX_COMMAND_BYTES = 2 * 1024 * 1024
+MAX_SOURCE_BYTES = 1024 * 1024 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_OBJECT_BYTES = 0xffffffff
+CHUNK_BYTES = 256 * 1024
+
+
+class WireError(Exception):
+    """The peer broke the protocol or hung up; `code` is the exit code that stands for it."""
+
+    def __init__(self, code, reason):
+        """code: EXIT_TRUNCATED or EXIT_PROTOCOL_ERROR; reason: one line of text."""
+        super().__init__(reason)
+        self.code = code
+
+
+def pack_header(token, number):
+    """Return the 12 bytes of a packet header: four of token, eight lower-case hex digits."""
+    return b"%s%08x" % (token, number)
+
+
+def read_exactly(receive, count, wanted):
+    """Return exactly `count` bytes taken from receive(most) -> bytes.
+
+    `wanted` names them in the WireError that an early end of file raises."""
+    pieces = []
+    missing = count
+    while missing:
+        piece = receive(min(missing, CHUNK_BYTES))
+        if not piece:
+            raise WireError(EXIT_TRUNCATED, "connection closed after %d of %d bytes of %s"
+                            % (count - missing, count, wanted))
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
+
+
+def read_header(receive, token, most):
+    """Read one packet header that must carry `token`; return its number, at most `most`.
+
+    Raises WireError: truncated, another token, digits that are none, a number too large."""
+    header = read_exactly(receive, HEADER_BYTES, token.decode())
+    digits = header[4:]
+    if header[:4] != token or digits.translate(None, b"0123456789abcdefABCDEF"):
+        raise WireError(EXIT_PROTOCOL_ERROR, "expected %s and 8 hex digits, got %r"
+                        % (token.decode(), header))
+    number = int(digits, 16)
+    if number > most:
+        raise WireError(EXIT_PROTOCOL_ERROR, "%s announces %d, more than %d"
+                        % (token.decode(), number, most))
+    return number
+
+
+# Compiler options. Each word below is an option; one that ends in * stands for all that begin
+# so. The longest match decides. The kinds are:
+PLAIN = "plain"                  # code generation or warnings: goes to every compiler
+PREPROCESSOR = "preprocessor"    # has done its work when the source is preprocessed
+LINKER = "linker"                # without meaning for -c and -S
+SPECIAL = "special"              # decides what the job is: each side reads it with its own code
+ELSEWHERE = "elsewhere"          # reads or writes other files, or depends on where it runs
+UNKNOWN = "unknown"
+NO_OBJECT = "no object is made from one source"
+
+# Options that take the next word when nothing is joined to them.
+SEPARATE_ARGUMENT = frozenset("""
+    -o -x -D -U -I -F -A -include -imacros -idirafter -iprefix -iwithprefix -iwithprefixbefore
+    -isystem -isysroot --sysroot -iquote -iframework -imultilib -imultiarch -cxx-isystem -c-isystem
+    -MF -MT -MQ -MJ -L -l -T -Tbss -Tdata -Ttext -u -z -e -R -h -rpath -Wl -Xlinker
+    -Xpreprocessor -Xassembler -Xclang -Xanalyzer -Xopenmp-target -Xarch_host -Xarch_device
+    -mllvm -plugin-arg --param -b -V -G -B -aux-info -dumpbase -dumpbase-ext -dumpdir -wrapper
+    -specs -target -arch -include-pch -index-store-path -gcc-toolchain -ivfsoverlay -iplugindir
+    -serialize-diagnostics --serialize-diagnostics -working-directory -framework -rdynamic-list
+    -ccc-gcc-name -ccc-install-dir -dependency-file -fmodule-name -main-file-name -weak_framework
+    -bundle_loader -install_name -force_load -dylib_file -current_version
+    -compatibility_version""".split())
+
+# GNU long options and the short ones that they stand for; a trailing = takes an argument,
+# joined or as the next word (gcc documents them only in its option tables).
+LONG_OPTIONS = {
+    "--all-warnings": "-Wall", "--ansi": "-ansi", "--assemble": "-S", "--comments": "-C",
+    "--assert=": "-A", "--comments-in-macros": "-CC", "--compile": "-c", "--coverage": "-coverage",
+    "--debug": "-g", "--define-macro=": "-D", "--dependencies": "-M", "--dump=": "-d",
+    "--dumpbase=": "-dumpbase", "--dumpbase-ext=": "-dumpbase-ext", "--dumpdir=": "-dumpdir",
+    "--entry=": "-e", "--extra-warnings": "-Wextra", "--for-assembler=": "-Xassembler",
+    "--for-linker=": "-Xlinker", "--force-link=": "-u", "--imacros=": "-imacros",
+    "--include=": "-include", "--include-barrier": "-I-", "--include-directory=": "-I",
+    "--include-directory-after=": "-idirafter", "--include-prefix=": "-iprefix",
+    "--include-with-prefix=": "-iwithprefix", "--language=": "-x", "--library-directory=": "-L",
+    "--include-with-prefix-after=": "-iwithprefix",
+    "--include-with-prefix-before=": "-iwithprefixbefore", "--no-line-commands": "-P",
+    "--no-standard-includes": "-nostdinc", "--no-standard-libraries": "-nostdlib",
+    "--no-warnings": "-w", "--optimize": "-O", "--output=": "-o", "--pedantic": "-pedantic",
+    "--pedantic-errors": "-pedantic-errors", "--pipe": "-pipe", "--preprocess": "-E",
+    "--prefix=": "-B", "--print-missing-file-dependencies": "-MG", "--profile": "-p",
+    "--save-temps": "-save-temps", "--shared": "-shared", "--specs=": "-specs",
+    "--static": "-static", "--std=": "-std=", "--trace-includes": "-H",
+    "--traditional": "-traditional-cpp", "--traditional-cpp": "-traditional-cpp",
+    "--trigraphs": "-trigraphs", "--undefine-macro=": "-U", "--user-dependencies": "-MM",
+    "--verbose": "-v", "--write-dependencies": "-MD", "--write-user-dependencies": "-MMD"}
+
+OPTIONS_BY_KIND = {
+    SPECIAL: """-c -S -o* -x* -M -MM -MD -MMD -MF* -MT* -MQ* -MP -MG -Wp,* -Wa,* -arch
+        -Xpreprocessor -Xassembler""",
+    PREPROCESSOR: """-A* -D* -F* -I* -U* -C -CC -cxx-isystem* -c-isystem* -idirafter* -iframework*
+        -imacros* -imultiarch* -imultilib* -include* -iprefix* -iquote* -isysroot* -isystem*
+        -iwithprefix* -iwithprefixbefore* -nostdinc -nostdinc++ -nostdlibinc -nobuiltininc -remap
+        --sysroot* -finput-charset=*""",
+    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -s -r -N -n -t -rdynamic
+        -static -static-libgcc -static-libstdc++ -static-pie -shared -shared-libgcc -symbolic
+        -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs -nolibc -nostdlib++ -h
+        -rpath -framework -weak_framework -fuse-ld=*""",
+    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p -pg
+        --param* -target --target=* -stdlib=* -b -V -G* -trigraphs -Qunused-arguments
+        -g -g0 -g1 -g2 -ggdb -ggdb0 -ggdb1 -ggdb2 -gdwarf* -gno-* -gstrict-dwarf -gz*
+        -gcolumn-info -gline-tables-only -gmlt -gpubnames -ggnu-pubnames -grecord-gcc-switches
+        -gstatement-frontiers -gvariable-location-views* -ginline-points -gas-loc-support
+        -gas-locview-support -ginternal-reset-location-views -gdescribe-dies -gtoggle
+        -ffile-prefix-map=* -fdebug-prefix-map=* -fmacro-prefix-map=* -fcoverage-prefix-map=*
+        -fdebug-compilation-dir=*
+        -fabi-compat-version=* -fabi-version=* -faligned-new=* -falign-functions=* -falign-jumps=*
+        -falign-labels=* -falign-loops=* -fasan-shadow-offset=* -fcf-protection=* -fclang-abi-compat=*
+        -fconstant-string-class=* -fconstexpr-cache-depth=* -fconstexpr-depth=*
+        -fconstexpr-loop-limit=* -fconstexpr-ops-limit=* -fconstexpr-steps=* -fdiagnostics-color=*
+        -fdiagnostics-column-origin=* -fdiagnostics-column-unit=* -fdiagnostics-escape-format=*
+        -fdiagnostics-minimum-margin-width=* -fdiagnostics-path-format=* -fdiagnostics-urls=*
+        -fdiagnostics-show-location=* -fexcess-precision=* -fexec-charset=* -ffixed-* -fcall-used-*
+        -fcall-saved-* -ffp-contract=* -ffp-exception-behavior=* -ffp-model=* -ffp-eval-method=*
+        -fivar-visibility=* -fira-algorithm=* -fira-region=* -flive-patching=*
+        -fmessage-length=* -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=* -fmudflap*
+        -fname-mangling-version-* -fobjc-abi-version=* -fobjc-runtime=* -fopenmp=*
+        -fpack-struct=* -fpatchable-function-entry=* -fpermitted-flt-eval-methods=*
+        -fprefetch-loop-arrays* -frandom-seed=* -freorder-blocks-algorithm=* -fsanitize=*
+        -fsanitize-recover=* -fsanitize-trap=* -fsanitize-sections=* -fsanitize-coverage=*
+        -fno-sanitize=* -fno-sanitize-recover=* -fno-sanitize-trap=*
+        -fsched-stalled-insns=* -fsched-stalled-insns-dep=* -fsched-verbose=* -fsimd-cost-model=*
+        -fstack-limit-symbol=* -fstack-limit-register=* -fstack-reuse=* -fstack-check=*
+        -fstack-clash-protection -fstrict-flex-arrays=* -fstrong-eval-order=* -ftabstop=*
+        -ftemplate-backtrace-limit=* -ftemplate-depth=* -ftemplate-depth-* -ftls-model=*
+        -ftrivial-auto-var-init=* -fvect-cost-model=* -fvisibility=* -fvtable-verify=*
+        -fwide-exec-charset=* -fzero-call-used-regs=* -fzero-init-padding-bits=*""",
+}
+
+# The same for ELSEWHERE, by the reason that the user is told.
+REASONS_ELSEWHERE = {
+    NO_OBJECT: """-E -fsyntax-only -### --help* -print-* --print-*
+        -dumpmachine -dumpversion -dumpfullversion -dumpspecs --version --target-help -emit-llvm
+        -emit-ast --analyze -analyze -rewrite-objc -combine -verify-pch --precompile -Xarch_*""",
+    "it prints about this machine or this run": """-v -H -Q -time -ftime-report* -fmem-report*
+        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -report-bug -fdbg-cnt-list -mdump-tune-features -freport-bug
+        -ftime-report-details -fproc-stat-report* -fstack-usage-report -Rpass* -R*""",
+    "it writes another file": """-gsplit-dwarf* -save-stats* --coverage -coverage -ftest-coverage
+        -fprofile-arcs -fstack-usage -fcallgraph-info* -fdump-* -d* -save-temps* --save-temps*
+        -ftime-trace* -fsave-optimization-record* -foptimization-record-file=* -fopt-info*
+        -aux-info* -time=* -fdiagnostics-format=* -dumpdir* -dumpbase* -dumpbase-ext* -MJ*
+        --serialize-diagnostics* -serialize-diagnostics* -index-store-path -gen-cdb-fragment-path*
+        -fada-spec-parent=* -fdump-go-spec=* -ftree-dump* -dependency-file -module-file-info
+        -fcrash-diagnostics-dir=* -fproc-stat-report=* -fsave-main-file-name -gen-reproducer*
+        -fmultiple-object-format -fdriver-only -dxc-* -fexperimental-*""",
+    "it reads another file": """-fprofile-use* -fprofile-generate* -fauto-profile*
+        -fprofile-* -fbranch-probabilities -fcs-profile-* -fprofile-instr-use*
+        -fprofile-sample-use* -fsanitize-ignorelist=* -fsanitize-blacklist=*
+        -fsanitize-system-ignorelist=* -fsanitize-coverage-*list=* -fxray-*  -fprofile-list=*
+        -frandomize-layout-seed-file=* -ivfsoverlay* -fembed-offload-object=* -fthinlto-index=*
+        -fmodules* -fmodule-* -fno-modules* -fprebuilt-* -fbuild-session* -fpch-* -include-pch
+        -fuse-init-array-file -fimplicit-module* -fopenmp-host-ir-file-path* -fapinotes*
+        -fvtv-* -fmap-file* -flimited-precision=* -fvfs-* -fcuda-include-gpubinary -ftree-profile-file* --config* -fpreprocessed
+        -fno-preprocessed -fdirectives-only -fno-directives-only -fbasic-block-sections=* -fms-volatile-file
+        -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
+        -working-directory*""",
+    "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
+        -B* -no-integrated-cpp -Xclang -mllvm -gcc-toolchain --gcc-toolchain* --gcc-install-dir*
+        -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
+        -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
+        --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
+    "its messages show the source": """-fanalyzer -fdiagnostics-absolute-paths
+        -fuse-line-directives -frewrite-*""",
+    "it depends on this machine's processor": "-march=native -mtune=native -mcpu=native",
+    "the object records the command or the macros": """-g3 -ggdb3 -gstabs* -gctf* -gbtf*
+        -frecord-gcc-switches -frecord-command-line -grecord-command-line -flto* -fcompare-debug*
+        -fdiagnostics-generate-patch -fdiagnostics-parseable-fixits -P -traditional-cpp
+        -traditional -fdebug-macro -ffat-lto-objects -fwhole-program -gcodeview* -glldb*
+        -gembed-source -gmodules -gsce
+        -fembed-bitcode* -femit-struct-debug-* -fno-emit-struct-debug-* -fdebug-cpp
+        -fno-debug-cpp -fno-working-directory -fcoverage-mapping -fopenacc* -fself-test*""",
+}
+
+
+def index_options():
+    """Return ({option: (kind, reason)}, {beginning: (kind, reason)}) of the tables above."""
+    exact, beginnings = {}, {}
+    rows = [(kind, "", words) for kind, words in OPTIONS_BY_KIND.items()]
+    rows += [(ELSEWHERE, reason, words) for reason, words in REASONS_ELSEWHERE.items()]
+    for kind, reason, words in rows:
+        for word in words.split():
+            if word[-1] == "*":
+                beginnings[word[:-1]] = kind, reason
+            else:
+                exact[word] = kind, reason
+    return exact, beginnings
+
+
+EXACT_OPTIONS, OPTION_BEGINNINGS = index_options()
+LONGEST_BEGINNING = max(map(len, OPTION_BEGINNINGS))
+
+
+def long_to_short(word):
+    """Return (short option, joined argument or None) for a GNU long option, else (word, None).
+
+    "--output=a.o" gives ("-o", "a.o"), "--output" gives ("-o", None)."""
+    name, equals, argument = word.partition("=")
+    if equals:
+        short = LONG_OPTIONS.get(name + "=")
+        return (short, argument) if short else (word, None)
+    return LONG_OPTIONS.get(word) or LONG_OPTIONS.get(word + "=") or word, None
+
+
+# PLAIN options whose argument is a path, but of which no file is opened.
+PATH_OPTIONS = ("-ffile-prefix-map=", "-fdebug-prefix-map=", "-fmacro-prefix-map=",
+                "-fcoverage-prefix-map=", "-fdebug-compilation-dir=")
+
+
+def classify_option(word):
+    """Return (kind, reason) of an option word; reason is "" but for ELSEWHERE.
+
+    Words that no table holds are PLAIN in the shapes -fWORD, -mWORD, -mWORD=VALUE and -WWORD
+    with no slash: both compilers keep them free of files. All else is UNKNOWN."""
+    found = EXACT_OPTIONS.get(word)
+    length = min(len(word), LONGEST_BEGINNING)
+    while not found and length > 1:
+        found = OPTION_BEGINNINGS.get(word[:length])
+        length -= 1
+    if found:
+        names_path = found[0] is PLAIN and "/" in word and not word.startswith(PATH_OPTIONS)
+        return (UNKNOWN, "") if names_path else found
+    harmless = (word[:2] in ("-m", "-W") or word[:2] == "-f" and "=" not in word) \
+        and len(word) > 2 and "/" not in word and "," not in word
+    return (PLAIN if harmless else UNKNOWN), ""
+
+
+HARMLESS_ASSEMBLER_WORDS = frozenset("""
+    --32 --64 --x32 --noexecstack --execstack --fatal-warnings --no-warn --warn -W --divide
+    --strip-local-absolute --nocompress-debug-sections --compress-debug-sections
+    --compress-debug-sections=none --compress-debug-sections=zlib --no-pad-sections
+    --compress-debug-sections=zlib-gnu --compress-debug-sections=zlib-gabi --keep-locals -L
+    --reduce-memory-overheads --size-check=error --size-check=warning --traditional-format
+    --elf-stt-common=yes --elf-stt-common=no --generate-missing-build-notes=no
+    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X""".split())
+
+
+def assembler_words_harmless(words):
+    """Tell whether these arguments for the assembler name no file and make no listing.
+
+    words: what stood between the commas of -Wa, or after -Xassembler."""
+    words = iter(words)
+    for word in words:
+        if word == "--defsym":
+            word = "-m" + next(words, "/")
+        if word not in HARMLESS_ASSEMBLER_WORDS and (word[:2] != "-m" or "/" in word):
+            return False
+    return True
+
+
+# Languages by suffix, and what `-x` calls each when it is preprocessed.
+LANGUAGE_OF_SUFFIX = {
+    ".c": "c", ".i": "cpp-output", ".cc": "c++", ".cpp": "c++", ".cxx": "c++", ".cp": "c++",
+    ".c++": "c++", ".C": "c++", ".CPP": "c++", ".ii": "c++-cpp-output", ".m": "objective-c",
+    ".mi": "objective-c-cpp-output", ".mm": "objective-c++", ".M": "objective-c++",
+    ".mii": "objective-c++-cpp-output", ".s": "assembler", ".S": "assembler-with-cpp",
+    ".sx": "assembler-with-cpp"}
+PREPROCESSED_FORM = {
+    "c": "cpp-output", "c++": "c++-cpp-output", "objective-c": "objective-c-cpp-output",
+    "objective-c++": "objective-c++-cpp-output", "assembler-with-cpp": "assembler"}
+PREPROCESSED_LANGUAGES = frozenset(PREPROCESSED_FORM.values())
+
+
+def language_of(source, compiler):
+    """Return the language, as -x names it, that `compiler` takes the file for; None if unknown.
+
+    A driver whose name says C++ (g++, c++, clang++, x86_64-linux-gnu-g++-12) takes .c and .i
+    for C++ (gcc manual, "Compiling C++ Programs")."""
+    base = source.rpartition("/")[2]
+    suffix = base[base.rfind("."):] if "." in base else ""
+    language = LANGUAGE_OF_SUFFIX.get(suffix)
+    if "++" in compiler.rpartition("/")[2] and language in ("c", "cpp-output"):
+        language = "c++" if language == "c" else "c++-cpp-output"
+    return language
+
+
+# What preprocessed text may still do to the compiler's files.
+BLANKS = b" \t\r\n\v\f\0"
+
+
+def leaves_include(text):
+    """Tell whether text (bytes) may hold a live #include, #include_next, #import or #embed.
+
+    With -fdirectives-only gcc obeys them even in preprocessed text. Comments count as code
+    where they look like such a line; spliced lines must have been joined."""
+    for word in (b"include", b"import", b"embed"):
+        at = text.find(word)
+        while at >= 0:
+            if ends_in_hash(text[text.rfind(b"\n", 0, at) + 1:at]):
+                return True
+            at = text.find(word, at + 1)
+    return False
+
+
+def ends_in_hash(line):
+    """Tell whether this beginning of a line is a # (in any spelling) and blanks or comments."""
+    line = line.rstrip(BLANKS)
+    while line.endswith(b"*/"):
+        start = line.rfind(b"/*", 0, -2)
+        if start < 0:
+            return True                 # the comment, and perhaps a #, began lines before
+        line = line[:start].rstrip(BLANKS)
+    for mark in (b"#", b"%:", b"??="):
+        if line.endswith(mark):
+            before = line[:-len(mark)].strip(BLANKS)
+            return before in (b"", b"\xef\xbb\xbf") or before.endswith(b"*/")
+    return False
+
+
+def names_other_file(text):
+    """Tell whether preprocessed text (bytes) has the assembler read a file (.incbin FILE,
+    .include "FILE") or the compiler load a precompiled header."""
+    if b".incbin" in text or b"pch_preprocess" in text:
+        return True
+    if b".include" not in text:
+        return False
+    import re
+    return re.search(rb'\.include[ \t]+\\?"|^[ \t]*\.include\b', text, re.M) is not None
+
+
+# -------------------------------------------------------------------------------------------
+# Request and reply: what is read from the client and written to it
+# Peer recv_request send_reply send_refusal
+# -------------------------------------------------------------------------------------------
+
+class Peer:
+    """The client's end: two descriptors (the same twice for a socket), never blocking for good.
+
+    name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
+    which the whole request must be here."""
+
+    def __init__(self, in_fd, out_fd, name):
+        self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
+        self.silence_s = silence_timeout_s()
+        self.received = self.sent = 0
+        self.limit = time.monotonic() + SILENCES_PER_REQUEST * self.silence_s
+        self.reader, self.writer = select.poll(), select.poll()
+        self.reader.register(in_fd, select.POLLIN)
+        self.writer.register(out_fd, select.POLLOUT)
+        os.set_blocking(in_fd, False)
+        os.set_blocking(out_fd, False)
+
+    def receive(self, most):
+        """Return 1 to `most` bytes, b"" at end of file. Raises Refused on silence, ClientGone."""
+        while True:
+            try:
+                piece = os.read(self.in_fd, most)
+            except BlockingIOError:
+                self.await_bytes()
+                continue
+            except OSError as error:
+                raise ClientGone(error.strerror) from None
+            self.received += len(piece)
+            return piece
+
+    def await_bytes(self):
+        """Wait until something can be read. Raises Refused when the time-out has passed."""
+        wait_s = min(self.silence_s, self.limit - time.monotonic())
+        if wait_s <= 0:
+            raise Refused(EXIT_IO_ERROR, "the request came too slowly")
+        if not self.reader.poll(1000 * wait_s) and wait_s == self.silence_s:
+            raise Refused(EXIT_IO_ERROR, "nothing came for %g s" % self.silence_s)
+
+    def watch(self, timeout_ms):
+        """Wait so long, and see whether the client leaves. Raises ClientGone, Refused."""
+        if self.reader.poll(timeout_ms):
+            self.meet_silence()
+
+    def meet_silence(self):
+        """The client stirs, and after its request it can only leave or be at fault: raise that."""
+        try:
+            piece = os.read(self.in_fd, 1)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise ClientGone(error.strerror) from None
+        if not piece:
+            raise ClientGone("connection closed")
+        raise Refused(EXIT_PROTOCOL_ERROR, "there is more after the request")
+
+    def await_room(self):
+        """Wait until something can be written. Raises ClientGone when the client takes nothing."""
+        if not self.writer.poll(1000 * self.silence_s):
+            raise ClientGone("it took nothing for %g s" % self.silence_s)
+
+    def send(self, data):
+        """Write all of data (a buffer). Raises ClientGone."""
+        view = memoryview(data)
+        while view.nbytes:
+            try:
+                count = os.write(self.out_fd, view)
+            except BlockingIOError:
+                self.await_room()
+                continue
+            except OSError as error:
+                raise ClientGone(error.strerror) from None
+            self.sent += count
+            view = view[count:]
+
+    def send_file(self, fd, size):
+        """Write the first `size` bytes of the file `fd`. Raises ClientGone, OSError."""
+        start = 0
+        while start < size:
+            try:
+                count = os.sendfile(self.out_fd, fd, start, min(size - start, 1 << 30))
+            except BlockingIOError:
+                self.await_room()
+                continue
+            except (BrokenPipeError, ConnectionError) as error:
+                raise ClientGone(error.strerror) from None
+            if not count:
+                raise ClientGone("the object became shorter")
+            self.sent += count
+            start += count
+
+    def drain(self):
+        """After an early answer, throw away what the client still sends, within bounds.
+
+        Closing with bytes unread makes the kernel send a reset, which can overtake the answer."""
+        try:
+            socket.socket(fileno=os.dup(self.out_fd)).shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+        limit = time.monotonic() + DRAIN_S
+        left = DRAIN_BYTES
+        while left > 0 and self.reader.poll(max(0.0, 1000 * (limit - time.monotonic()))):
+            try:
+                piece = os.read(self.in_fd, CHUNK_BYTES)
+            except OSError:
+                return
+            if not piece:
+                return
+            left -= len(piece)
+
+
+def recv_request(peer):
+    """Return (argv, source) of the one request: list of str and a writable buffer.
+
+    Each length is bounded before memory is taken. Raises WireError, Refused, ClientGone,
+    MemoryError."""
+    receive = peer.receive
+    version = read_header(receive, b"DIST", 0xffffffff)
+    if version != PROTOCOL_VERSION:
+        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d"
+                        % (version, PROTOCOL_VERSION))
+    argv = []
+    total = 0
+    for _ in range(read_header(receive, b"ARGC", MAX_ARGUMENTS)):
+        length = read_header(receive, b"ARGV", MAX_ARGUMENT_BYTES)
+        total += length
+        if total > MAX_COMMAND_BYTES:
+            raise WireError(EXIT_PROTOCOL_ERROR, "command longer than %d bytes"
+                            % MAX_COMMAND_BYTES)
+        argv.append(os.fsdecode(read_exactly(receive, length, "ARGV")))
+    return argv, recv_source(peer, read_header(receive, b"DOTI", MAX_SOURCE_BYTES))
+
+
+def recv_source(peer, length):
+    """Return a buffer with the `length` bytes of source that the peer sends.
+
+    Anonymous memory becomes real as bytes arrive: who announces much and sends nothing takes
+    nothing. Raises WireError, Refused, ClientGone, MemoryError."""
+    if not length:
+        return bytearray()
+    try:
+        source = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(error.strerror) from None
+    peer.limit += length / SLOWEST_BYTES_PER_S
+    at = 0
+    while at < length:
+        piece = peer.receive(min(CHUNK_BYTES, length - at))
+        if not piece:
+            raise WireError(EXIT_TRUNCATED, "connection closed after %d of %d bytes of DOTI"
+                            % (at, length))
+        source[at:at + len(piece)] = piece
+        at += len(piece)
+    return source
+
+
+def pack_reply(status, messages, output, object_bytes):
+    """Return all of a reply up to the object itself. messages, output: the compiler's stderr
+    and stdout (buffers); status: raw wait status."""
+    return b"".join((pack_header(b"DONE", PROTOCOL_VERSION), pack_header(b"STAT", status),
+                     pack_header(b"SERR", len(messages)), messages,
+                     pack_header(b"SOUT", len(output)), output,
+                     pack_header(b"DOTO", object_bytes)))
+
+
+def send_reply(peer, status, messages, output, object_path):
+    """Send the reply of a compiler that ran; the object only if it succeeded.
+
+    Raises ClientGone, Refused if there is no object or it is too large, OSError."""
+    if status:
+        peer.send(pack_reply(status, messages, output, 0))
+        return
+    try:
+        fd = os.open(object_path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise Refused(EXIT_DISTCC_FAILED, "the compiler made no output") from None
+    try:
+        size = os.fstat(fd).st_size
+        if size > MAX_OBJECT_BYTES:
+            raise Refused(EXIT_IO_ERROR, "an object of %d bytes cannot be sent" % size)
+        head = pack_reply(status, messages, output, size)
+        if size <= SMALL_OBJECT_BYTES:
+            peer.send(head + os.read(fd, size))
+        else:
+            peer.send(head)
+            peer.send_file(fd, size)
+    finally:
+        os.close(fd)
+
+
+def send_refusal(peer, code, reason):
+    """Answer that the job was not done: `code` in the status, the reason as a message line."""
+    text = "distccd: %s\n" % reason
+    peer.send(pack_reply(code << 8, text.encode("utf-8", "backslashreplace"), b"", 0))
+
+
+# -------------------------------------------------------------------------------------------
+# Job: directory, rebuilt command, compile, clean
+# JobDirectory compiler_argv Worker
+# -------------------------------------------------------------------------------------------
+
+def temporary_directory():
+    """Return the directory that holds the jobs' own, an absolute path."""
+    return os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
+
+
+class JobDirectory:
+    """A directory for one job, locked while the job lives and removed when it ends.
+
+    path: str, None until it is made. The lock tells sweep_directories that it is in use, in
+    whatever process, container or namespace."""
+
+    def __init__(self):
+        self.path = self.fd = None
+
+    def make(self):
+        """Make it. Raises OSError."""
+        prefix = SAVED_PREFIX if os.environ.get("DISTCC_SAVE_TEMPS") == "1" else JOB_PREFIX
+        path = os.path.join(temporary_directory(),
+                            "%s%d_%s" % (prefix, os.getpid(), os.urandom(6).hex()))
+        os.mkdir(path, 0o700)
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY)
+        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def remove(self):
+        """Remove it with all that is in it, unless the environment says to keep it."""
+        if self.path is not None and os.environ.get("DISTCC_SAVE_TEMPS") != "1":
+            remove_tree(self.path)
+        if self.fd is not None:
+            os.close(self.fd)
+        self.path = self.fd = None
+
+
+def remove_tree(path):
+    """Remove a directory and what is in it; what cannot be removed is logged."""
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(entry.path)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log("error", "cannot remove %s: %s" % (printable(path), error.strerror))
+
+
+def sweep_directories(pid=None):
+    """Remove the directories of jobs that died without cleaning; with `pid` only that process's.
+
+    One that is ours, unlocked and not just made has no living job."""
+    top = temporary_directory()
+    try:
+        names = os.listdir(top)
+    except OSError:
+        return
+    start = JOB_PREFIX if pid is None else "%s%d_" % (JOB_PREFIX, pid)
+    for name in names:
+        if name.startswith(start):
+            sweep_one(os.path.join(top, name), 0 if pid is not None else STALE_JOB_S)
+
+
+def sweep_one(path, least_age_s):
+    """Remove one job's directory if it is older than that and no job has it locked."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        facts = os.fstat(fd)
+        if facts.st_uid == os.geteuid() and time.time() - facts.st_mtime >= least_age_s:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(path)
+    except OSError:
+        pass                            # locked: its job lives
+    finally:
+        os.close(fd)
+
+
+def compiler_argv(command, compiler, family, source, output):
+    """Return the words that run the compiler. source: "-" or a path; output: a path."""
+    argv = [compiler] + command.options
+    if family == "gcc":
+        argv.append("-fno-diagnostics-show-caret")      # it would quote any file of this machine
+    elif family == "clang":
+        # clang names its unit after the main file, gcc after the line markers
+        argv += ["-fno-caret-diagnostics", "-Xclang", "-main-file-name", "-Xclang",
+                 command.source]
+    if command.directives_only:
+        argv += ["-fpreprocessed", "-fdirectives-only"]
+    return argv + ["-x", command.language, command.action, "-o", output, source]
+
+
+class Worker:
+    """What serves connections, one at a time: the options, the PATH and the places.
+
+    stopping counts the requests to stop. at_work is true from a whole request on: from there a
+    first request to stop lets the job finish. answering: nothing may interrupt it."""
+
+    def __init__(self, options, places=None):
+        """places: Places, or None where one process serves one job at a time."""
+        self.options, self.places = options, places
+        self.path = clean_path(os.environ.get("PATH") or os.defpath)
+        self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
+                            RECURSION_GUARD: str(RECURSION_LIMIT)}
+        self.stopping = 0
+        self.at_work = self.answering = False
+        self.title = ""
+        self.note_group = lambda group: None
+
+    def handle_stop(self):
+        """For signal handlers: end the job, or let it finish if it is at work and not told twice."""
+        self.stopping += 1
+        if not self.answering and (self.stopping > 1 or not self.at_work):
+            raise Refused(EXIT_DISTCC_FAILED, "the daemon is stopping")
+
+    def serve(self, peer, address):
+        """Serve one connection to its end and log it in one line. Never raises.
+
+        address: the client's, to be checked; None where a super-server has checked it."""
+        began = time.monotonic()
+        self.title = ""
+        self.at_work = self.answering = False
+        level, outcome = "info", ""
+        try:
+            if address is not None and not address_allowed(address, self.options.networks):
+                raise Refused(EXIT_DISTCC_FAILED, "address %s is not served" % address)
+            outcome = self.serve_job(peer)
+        except ClientGone as error:
+            level, outcome = "warning", "client gone: %s" % error
+        except Exception as error:
+            # The one place that answers for all faults of a job, so that none ends in a traceback.
+            level, outcome = self.answer_fault(peer, error)
+        log(level, "%s: %s%s, %d bytes in, %d out, %.3f s" % (
+            peer.name, self.title, outcome, peer.received, peer.sent, time.monotonic() - began))
+
+    def answer_fault(self, peer, error):
+        """Tell the client why its job was not done; return (level, text) for the log."""
+        self.answering = True
+        level, code, reason = explain_fault(error)
+        if not peer.received and isinstance(error, WireError):
+            return "debug", "closed without a request"
+        try:
+            if not peer.sent:
+                send_refusal(peer, code, reason)
+                peer.drain()
+        except ClientGone:
+            reason += " (and the client has gone)"
+        return level, "refused (%d): %s" % (code, reason)
+
+    def serve_job(self, peer):
+        """Read a request, compile, reply; return the outcome for the log.
+
+        Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
+        argv, source = recv_request(peer)
+        self.title = printable(" ".join(argv[:1])) + ": "
+        self.at_work = True
+        if self.stopping:
+            raise Refused(EXIT_DISTCC_FAILED, "the daemon is stopping")
+        command = rebuild_command(argv)
+        self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
+        compiler = find_compiler(command.compiler, self.path, self.options.allow_compiler)
+        directory = JobDirectory()
+        try:
+            if self.places:
+                self.places.take(peer)
+            directory.make()
+            status = self.compile_job(peer, command, compiler, source, directory.path)
+            return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+        finally:
+            self.answering = True
+            directory.remove()
+            if self.places:
+                self.places.release()
+
+    def compile_job(self, peer, command, compiler, source, directory):
+        """Run the compiler in the job's directory and reply; return the wait status."""
+        environment = dict(self.environment, TMPDIR=directory)
+        family = family_of(compiler, environment)
+        disarm_source(source, command.directives_only or family != "gcc")
+        output = os.path.join(directory, "output.o" if command.action == "-c" else "output.s")
+        name = "-"
+        if self.options.no_fifo:
+            name = write_source(directory, source)
+        argv = compiler_argv(command, compiler, family, name, output)
+        log("debug", "%s: running %s" % (peer.name, printable(" ".join(argv), 2000)))
+        run = Compile(argv, directory, environment, None if self.options.no_fifo else source, peer)
+        try:
+            self.note_group(run.process.pid)
+            status = run.run(self.options.job_lifetime)
+        finally:
+            run.end()
+            self.note_group(0)
+        self.answering = True
+        send_reply(peer, status, run.messages["stderr"], run.messages["stdout"], output)
+        return status
+
+
+def write_source(directory, source):
+    """Write the source into the job's directory; return the file's path. Raises OSError."""
+    path = os.path.join(directory, "input")
+    with open(path, "wb", buffering=0) as file:
+        view = memoryview(source)
+        while view.nbytes:
+            view = view[file.write(view):]
+    return path
+
+
+def explain_fault(error):
+    """Return (level for the log, exit code, reason) for whatever ended a job."""
+    if isinstance(error, (Refused, WireError)):
+        return "warning", error.code, str(error)
+    if isinstance(error, MemoryError):
+        return "error", EXIT_OUT_OF_MEMORY, "out of memory"
+    if isinstance(error, OSError):
+        return "error", EXIT_IO_ERROR, place_of(error)
+    return "critical", EXIT_DISTCC_FAILED, place_of(error)
+
+
+# -------------------------------------------------------------------------------------------
+# Server: listen, accept, fork, reap, limit
+# CompileServer
+# -------------------------------------------------------------------------------------------
+
+class StopServing(Exception):
+    """The daemon was told to stop."""
+
+
+class CompileServer(socketserver.ForkingTCPServer):
+    """Accepts connections and forks a child for each.
+
+    What ForkingTCPServer does that would not serve here: it waits in the accept loop when it
+    has 40 children, lets them inherit the listener, and prints tracebacks. So process_request
+    is our own. A stop is a flag that the loop sees (shutdown() would wait for itself)."""
+
+    allow_reuse_address = True
+    request_queue_size = BACKLOG
+    block_on_close = False
+
+    def __init__(self, options):
+        """Bind and listen. Raises Fatal (102) if that fails."""
+        self.options = options
+        self.worker = None
+        self.stop_asked = self.in_child = False
+        self.children = {}              # pid: its row in self.groups
+        self.rows = list(range(options.max_connections))
+        # Each child's row says which process group its compiler runs in, for a child that must
+        # be killed cannot end it any more.
+        self.groups = mmap.mmap(-1, 4 * options.max_connections)
+        self.lingering = collections.deque()
+        self.address_family, address = choose_address(options)
+        try:
+            super().__init__(address, JobHandler)
+        except (OSError, OverflowError) as error:
+            raise Fatal(EXIT_BIND_FAILED, "cannot listen on %s port %d: %s"
+                        % (address[0], address[1], getattr(error, "strerror", error))) from None
+
+    def server_bind(self):
+        """Bind, on both protocols where the address is the unspecified one of IPv6."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY,
+                                   int(self.options.listen is not None))
+        super().server_bind()
+        self.socket.setblocking(False)  # a client that left between select and accept
+
+    def get_request(self):
+        """Accept one connection. Raises OSError."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                log("error", "cannot accept: %s" % error.strerror)
+                time.sleep(ACCEPT_PAUSE_S)
+            raise
+
+    def process_request(self, request, client_address):
+        """Serve one accepted connection: in a child, or here under --no-fork."""
+        if self.options.no_fork:
+            self.finish_request(request, client_address)
+            self.shutdown_request(request)
+            return
+        self.collect_children()
+        if not self.rows:
+            self.turn_away(request, "busy: %d connections are open" % len(self.children))
+            return
+        row = self.rows.pop()
+        struct.pack_into("i", self.groups, 4 * row, 0)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.rows.append(row)
+            log("error", "cannot fork: %s" % error.strerror)
+            self.turn_away(request, "busy: cannot start a process")
+            return
+        if pid:
+            self.children[pid] = row
+            self.close_request(request)
+        else:
+            self.run_child(request, client_address, row)
+
+    def run_child(self, request, client_address, row):
+        """Serve one connection in this child, and exit."""
+        status = 1
+        try:
+            self.socket.close()
+            while self.lingering:
+                self.lingering.pop()[0].close()
+            self.in_child = True
+            limit_resources()
+            self.worker.note_group = lambda group: struct.pack_into("i", self.groups, 4 * row,
+                                                                    group)
+            self.finish_request(request, client_address)
+            self.shutdown_request(request)
+            status = 0
+        except Exception as error:
+            log("critical", place_of(error))
+        finally:
+            os._exit(status)            # the parent's cleaning up is not for its children to do
+
+    def turn_away(self, request, reason):
+        """Answer a connection that cannot be served, without waiting for anything."""
+        log("warning", "%s" % reason)
+        try:
+            request.setblocking(False)
+            text = ("distccd: %s\n" % reason).encode()
+            request.send(pack_reply(EXIT_DISTCC_FAILED << 8, text, b"", 0))
+            request.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        # Closed a little later: a reset for what the client still sends could overtake the answer.
+        self.lingering.append((request, time.monotonic() + DRAIN_S))
+        while len(self.lingering) > MOST_LINGERING:
+            self.lingering.popleft()[0].close()
+
+    def service_actions(self):
+        """What the loop does between connections: reap, close, stop. Raises StopServing."""
+        if self.stop_asked:
+            raise StopServing()
+        if self.children:
+            self.collect_children()
+        while self.lingering and self.lingering[0][1] <= time.monotonic():
+            self.lingering.popleft()[0].close()
+
+    def collect_children(self, *, blocking=False):
+        """Reap the children that have ended; end what those that were killed left behind."""
+        for pid in list(self.children):
+            try:
+                ended, status = os.waitpid(pid, 0 if blocking else os.WNOHANG)
+            except ChildProcessError:
+                ended, status = pid, 0
+            if ended:
+                row = self.children.pop(pid)
+                self.rows.append(row)
+                if os.WIFSIGNALED(status):
+                    self.clean_after(pid, row, os.WTERMSIG(status))
+
+    def clean_after(self, pid, row, signal_number):
+        """A child was killed: end its compiler and remove its directory."""
+        log("error", "child %d was killed by signal %d" % (pid, signal_number))
+        group, = struct.unpack_from("i", self.groups, 4 * row)
+        if group > 0:
+            kill_quietly(-group, signal.SIGKILL)
+        sweep_directories(pid)
+
+    def stop_children(self):
+        """End all children: work may finish for a few seconds, and what is stuck is killed."""
+        began = time.monotonic()
+        for after_s, signal_number in ((0, signal.SIGTERM), (STOP_GRACE_S, signal.SIGTERM),
+                                       (STOP_KILL_S, signal.SIGKILL)):
+            while self.children and time.monotonic() < began + after_s:
+                time.sleep(0.01)
+                self.collect_children()
+            for pid in self.children:
+                kill_quietly(pid, signal_number)
+        self.collect_children(blocking=True)
+
+    def on_stop(self, number):
+        """Signal handler: stop the daemon; or in a child its job, unless a terminal asks all."""
+        if not self.in_child:
+            self.stop_asked = True
+        if self.options.no_fork or self.in_child and number == signal.SIGTERM:
+            self.worker.handle_stop()
+
+    def on_hangup(self, _):
+        """Signal handler: open the log again; a child ends soon anyway."""
+        if not self.in_child:
+            reopen_log()
+
+    def handle_error(self, request, client_address):
+        """Log a fault of the accept loop in one line."""
+        log("critical", place_of(sys.exc_info()[1]))
+
+    def handle_timeout(self):
+        """Nothing: children are reaped by service_actions."""
+
+    def server_close(self):
+        """Close the listener and what lingers."""
+        self.socket.close()
+        while self.lingering:
+            self.lingering.pop()[0].close()
+
+
+class JobHandler(socketserver.BaseRequestHandler):
+    """Serves one connection of a CompileServer."""
+
+    def handle(self):
+        """Set the socket up and do the job."""
+        set_keepalive(self.request)
+        host, port = self.client_address[:2]
+        host = host[7:] if host.startswith("::ffff:") and "." in host else host
+        descriptor = self.request.fileno()
+        self.server.worker.serve(Peer(descriptor, descriptor, "%s port %d" % (host, port)), host)
+
+
+def set_keepalive(connection):
+    """Send small pieces at once, and notice within a minute when the client's host vanishes."""
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, number in (("TCP_KEEPIDLE", KEEPALIVE_IDLE_S), ("TCP_KEEPALIVE", KEEPALIVE_IDLE_S),
+                             ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+                             ("TCP_KEEPCNT", KEEPALIVE_PROBES)):
+            if hasattr(socket, name) and (name != "TCP_KEEPALIVE" or sys.platform == "darwin"):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
+    except OSError:
+        pass                            # it has gone, or is no TCP socket
+
+
+def choose_address(options):
+    """Return (family, address) to listen on: --listen, or all addresses of IPv6 and IPv4.
+
+    Raises Fatal (102) for a name that does not resolve."""
+    if options.listen is None:
+        return (socket.AF_INET6, ("::", options.port)) if dual_stack_works() \
+            else (socket.AF_INET, ("0.0.0.0", options.port))
+    try:
+        found = socket.getaddrinfo(options.listen, options.port, type=socket.SOCK_STREAM,
+                                   flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise Fatal(EXIT_BIND_FAILED, "cannot listen on %s: %s"
+                    % (printable(options.listen), error)) from None
+    return found[0][0], found[0][4]
+
+
+def dual_stack_works():
+    """Tell whether one socket can serve IPv6 and IPv4 here."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def kill_quietly(pid, signal_number):
+    """Send a signal to a process, or to the group -pid; one that has gone is no fault."""
+    try:
+        os.kill(pid, signal_number)
+    except OSError:
+        pass
+
+
+def set_signals(on_stop, on_hangup):
+    """Have SIGTERM and SIGINT call on_stop(number), SIGHUP on_hangup(number).
+
+    The rest is as a compiler should find it. A signal with a handler is at its default again in
+    a compiler, an ignored one would be ignored there too. Children of a daemon inherit its
+    handlers, which ask whose they are: setting them anew costs each job half a millisecond."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
+                   signal.SIGALRM, signal.SIGTSTP, signal.SIGTTOU, signal.SIGTTIN):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)       # subprocess resets this one
+    signal.signal(signal.SIGTERM, lambda number, _: on_stop(number))
+    signal.signal(signal.SIGINT, lambda number, _: on_stop(number))
+    signal.signal(signal.SIGHUP, lambda number, _: on_hangup(number))
+
+
+# -------------------------------------------------------------------------------------------
+# Inetd: one job on stdin and stdout
+# -------------------------------------------------------------------------------------------
+
+def protect_stderr():
+    """Point descriptor 2 at /dev/null if it is the client's connection, as under xinetd.
+
+    Before anything else: a message in the middle of a reply would spoil it."""
+    try:
+        if stat.S_ISSOCK(os.fstat(0).st_mode) and os.path.sameopenfile(0, 2):
+            redirect(2, "/dev/null")
+    except OSError:
+        redirect(2, "/dev/null")        # 2 is closed: the next file opened must not become it
+
+
+def redirect(descriptor, path):
+    """Make a descriptor refer to the file `path`."""
+    fd = os.open(path, os.O_RDWR)
+    if fd != descriptor:
+        os.dup2(fd, descriptor)
+        os.close(fd)
+
+
+def serve_inetd(options):
+    """Serve the one client on stdin and stdout."""
+    in_fd, out_fd = os.dup(0), os.dup(1)
+    for descriptor in (0, 1):
+        redirect(descriptor, "/dev/null")
+    name, address = name_peer(in_fd)
+    become_user(options)
+    worker = Worker(options)
+    set_signals(lambda _: worker.handle_stop(), lambda _: reopen_log())
+    limit_resources()
+    worker.serve(Peer(in_fd, out_fd, name), address)
+
+
+def name_peer(fd):
+    """Return (name for the log, address to be checked or None) of what is on descriptor fd.
+
+    A UNIX socket, a pipe or a nameless peer was admitted by whoever started this daemon."""
+    try:
+        connection = socket.socket(fileno=os.dup(fd))
+    except OSError:
+        return "stdin", None
+    with connection:
+        try:
+            peer = connection.getpeername()
+        except OSError:
+            return "nameless peer", None
+        if connection.family not in (socket.AF_INET, socket.AF_INET6):
+            return "local peer", None
+        set_keepalive(connection)
+        return "%s port %d" % peer[:2], peer[0]
+
+
+# -------------------------------------------------------------------------------------------
+# Start: bind first, then detach; user, pid file, main
+# detach become_user PidFile serve_network main
+# -------------------------------------------------------------------------------------------
+
+def detach():
+    """Go on in a new session in the background; return a function to call when all is ready.
+
+    The process that was started waits for that, and exits 0 then, or 100 if it never comes."""
+    ready, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        os._exit(0 if os.read(ready, 1) else EXIT_DISTCC_FAILED)
+    os.close(ready)
+    os.setsid()
+    if os.fork():
+        os._exit(0)                     # no session leader, so never again a terminal
+    os.chdir("/")
+
+    def finish():
+        for descriptor in (0, 1, 2):
+            redirect(descriptor, "/dev/null")
+        os.write(tell, b"1")
+        os.close(tell)
+    return finish
+
+
+def become_user(options):
+    """Give up root for good: groups, group, user. Raises Fatal if nobody can be found."""
+    if os.geteuid() != 0:
+        return
+    for name in [options.user] if options.user else DEFAULT_USERS:
+        try:
+            user = pwd.getpwnam(name)
+            break
+        except KeyError:
+            continue
+    else:
+        raise Fatal(EXIT_BAD_ARGUMENTS, "no user %s: not serving as root"
+                    % printable(options.user or " or ".join(DEFAULT_USERS)))
+    if user.pw_uid == 0:
+        raise Fatal(EXIT_BAD_ARGUMENTS, "not serving as root: choose another --user")
+    try:
+        if LOG.path:
+            os.fchown(LOG.fd, user.pw_uid, user.pw_gid)     # or SIGHUP could not open it again
+        os.setgroups([group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem])
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+    except OSError as error:
+        raise Fatal(EXIT_DISTCC_FAILED, "cannot become %s: %s"
+                    % (user.pw_name, error.strerror)) from None
+
+
+class PidFile:
+    """The file that holds the daemon's process id; an old one is simply written over."""
+
+    def __init__(self, path):
+        """path: str, or None for no file."""
+        self.path = os.path.abspath(path) if path else None
+        self.fd = None
+
+    def write(self):
+        """Write it. Raises Fatal."""
+        if self.path is None:
+            return
+        try:
+            self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.write(self.fd, b"%d\n" % os.getpid())
+        except OSError as error:
+            raise Fatal(EXIT_IO_ERROR, "cannot write pid file %s: %s"
+                        % (printable(self.path), error.strerror)) from None
+
+    def remove(self):
+        """Remove it; where the daemon's user may not, at least empty it."""
+        if self.fd is None:
+            return
+        try:
+            os.ftruncate(self.fd, 0)
+            os.unlink(self.path)
+        except OSError as error:
+            log("notice", "cannot remove pid file: %s" % error.strerror)
+
+
+def serve_network(options):
+    """Listen and serve until told to stop; return the exit code. Raises Fatal."""
+    pid_file = PidFile(options.pid_file)
+    os.environ["TMPDIR"] = temporary_directory()
+    server = CompileServer(options)     # before detaching, so that the exit code tells
+    finish_detaching = (lambda: None) if options.no_detach else detach()
+    pid_file.write()
+    trim_memory()
+    become_user(options)
+    server.worker = Worker(options, None if options.no_fork else Places(options.jobs))
+    set_signals(server.on_stop, server.on_hangup)
+    if options.no_fork:
+        limit_resources()
+    check_temporary_directory()
+    log("notice", "listening on %s port %d" % server.server_address[:2])
+    finish_detaching()
+    gc.collect()
+    if hasattr(gc, "freeze"):
+        gc.freeze()                     # the collector touches none of it in a child
+    try:
+        server.serve_forever()
+    except (StopServing, Refused):
+        pass
+    server.server_close()
+    log("notice", "stopping")
+    server.stop_children()
+    pid_file.remove()
+    log("notice", "stopped")
+    return 0
+
+
+def trim_memory():
+    """Give back what starting took: compiling this script needs 3 MB for a moment."""
+    gc.collect()
+    try:
+        import ctypes                   # before the user is changed, who may not reach it
+        ctypes.CDLL(None).malloc_trim(0)
+    except (ImportError, OSError, AttributeError):
+        pass                            # not glibc
+
+
+def check_temporary_directory():
+    """Warn if jobs cannot be done here; clean up after daemons that were killed."""
+    if not os.access(temporary_directory(), os.W_OK | os.X_OK):
+        log("warning", "TMPDIR %s cannot be written: every job will be refused"
+            % printable(temporary_directory()))
+    sweep_directories()
+
+
+def shed_syntax_tree(argv):
+    """Start this program anew as a module, if it runs as a script.
+
+    CPython keeps a script's syntax tree while that runs: 3 to 4 MB, and a fifth of each fork.
+    A module has none, and comes compiled from the cache. Returns where this cannot be done."""
+    path = os.path.abspath(__file__)
+    if __name__ != "__main__" or sys.implementation.name != "cpython" \
+            or os.path.basename(path) != "distccd.py" or not sys.executable:
+        return
+    # -I, or Python would look for modules in the current directory first.
+    flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+    program = ("import os, sys; sys.path.insert(0, os.path.dirname(sys.argv[1])); import distccd;"
+               " sys.exit(distccd.main(sys.argv[2:]))")
+    try:
+        os.execv(sys.executable, [sys.executable] + flags + ["-c", program, path] + argv)
+    except OSError:
+        pass
+
+
+def main(argv):
+    """Run the daemon; return its exit code. argv: list of str without the program's name."""
+    protect_stderr()
+    options = read_options(argv)
+    if not options.inetd:
+        shed_syntax_tree(argv)
+    try:
+        open_log(options)
+        if options.nice:
+            os.nice(options.nice)
+        os.umask(0o022)
+        if options.inetd:
+            serve_inetd(options)
+            return 0
+        return serve_network(options)
+    except Fatal as error:
+        log("critical", str(error))
+        if LOG.fd != 2:
+            print("%s: %s" % (NAME, error), file=sys.stderr)
+        return error.code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -195,7 +195,8 @@ OPTIONS_BY_KIND = {
         -static -static-libgcc -static-libstdc++ -static-pie -shared -shared-libgcc -symbolic
         -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs -nolibc -nostdlib++ -h
         -rpath -framework -weak_framework -fuse-ld=*""",
-    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p -pg
+    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
+    -pg
         --param* -target --target=* -stdlib=* -b -V -G* -trigraphs -Qunused-arguments
         -g -g0 -g1 -g2 -ggdb -ggdb0 -ggdb1 -ggdb2 -gdwarf* -gno-* -gstrict-dwarf -gz*
         -gcolumn-info -gline-tables-only -gmlt -gpubnames -ggnu-pubnames -grecord-gcc-switches
@@ -204,7 +205,8 @@ OPTIONS_BY_KIND = {
         -ffile-prefix-map=* -fdebug-prefix-map=* -fmacro-prefix-map=* -fcoverage-prefix-map=*
         -fdebug-compilation-dir=*
         -fabi-compat-version=* -fabi-version=* -faligned-new=* -falign-functions=* -falign-jumps=*
-        -falign-labels=* -falign-loops=* -fasan-shadow-offset=* -fcf-protection=* -fclang-abi-compat=*
+        -falign-labels=* -falign-loops=* -fasan-shadow-offset=* -fcf-protection=*
+        -fclang-abi-compat=*
         -fconstant-string-class=* -fconstexpr-cache-depth=* -fconstexpr-depth=*
         -fconstexpr-loop-limit=* -fconstexpr-ops-limit=* -fconstexpr-steps=* -fdiagnostics-color=*
         -fdiagnostics-column-origin=* -fdiagnostics-column-unit=* -fdiagnostics-escape-format=*
@@ -212,7 +214,8 @@ OPTIONS_BY_KIND = {
         -fdiagnostics-show-location=* -fexcess-precision=* -fexec-charset=* -ffixed-* -fcall-used-*
         -fcall-saved-* -ffp-contract=* -ffp-exception-behavior=* -ffp-model=* -ffp-eval-method=*
         -fivar-visibility=* -fira-algorithm=* -fira-region=* -flive-patching=*
-        -fmessage-length=* -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=* -fmudflap*
+        -fmessage-length=* -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=*
+        -fmudflap*
         -fname-mangling-version-* -fobjc-abi-version=* -fobjc-runtime=* -fopenmp=*
         -fpack-struct=* -fpatchable-function-entry=* -fpermitted-flt-eval-methods=*
         -fprefetch-loop-arrays* -frandom-seed=* -freorder-blocks-algorithm=* -fsanitize=*
@@ -232,7 +235,8 @@ REASONS_ELSEWHERE = {
         -dumpmachine -dumpversion -dumpfullversion -dumpspecs --version --target-help -emit-llvm
         -emit-ast --analyze -analyze -rewrite-objc -combine -verify-pch --precompile -Xarch_*""",
     "it prints about this machine or this run": """-v -H -Q -time -ftime-report* -fmem-report*
-        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -report-bug -fdbg-cnt-list -mdump-tune-features -freport-bug
+        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -report-bug -fdbg-cnt-list
+        -mdump-tune-features -freport-bug
         -ftime-report-details -fproc-stat-report* -fstack-usage-report -Rpass* -R*""",
     "it writes another file": """-gsplit-dwarf* -save-stats* --coverage -coverage -ftest-coverage
         -fprofile-arcs -fstack-usage -fcallgraph-info* -fdump-* -d* -save-temps* --save-temps*
@@ -249,8 +253,10 @@ REASONS_ELSEWHERE = {
         -frandomize-layout-seed-file=* -ivfsoverlay* -fembed-offload-object=* -fthinlto-index=*
         -fmodules* -fmodule-* -fno-modules* -fprebuilt-* -fbuild-session* -fpch-* -include-pch
         -fuse-init-array-file -fimplicit-module* -fopenmp-host-ir-file-path* -fapinotes*
-        -fvtv-* -fmap-file* -flimited-precision=* -fvfs-* -fcuda-include-gpubinary -ftree-profile-file* --config* -fpreprocessed
-        -fno-preprocessed -fdirectives-only -fno-directives-only -fbasic-block-sections=* -fms-volatile-file
+        -fvtv-* -fmap-file* -flimited-precision=* -fvfs-* -fcuda-include-gpubinary
+        -ftree-profile-file* --config* -fpreprocessed
+        -fno-preprocessed -fdirectives-only -fno-directives-only -fbasic-block-sections=*
+        -fms-volatile-file
         -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
         -working-directory*""",
     "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
@@ -374,6 +380,7 @@ def language_of(source, compiler):
 
 # What preprocessed text may still do to the compiler's files.
 BLANKS = b" \t\r\n\v\f\0"
+ENDS_BEFORE_WORD = BLANKS + b"#:=/"
 
 
 def leaves_include(text):
@@ -384,7 +391,8 @@ def leaves_include(text):
     for word in (b"include", b"import", b"embed"):
         at = text.find(word)
         while at >= 0:
-            if ends_in_hash(text[text.rfind(b"\n", 0, at) + 1:at]):
+            if text[at - 1] in ENDS_BEFORE_WORD and ends_in_hash(
+                    text[text.rfind(b"\n", 0, at) + 1:at]):
                 return True
             at = text.find(word, at + 1)
     return False
@@ -393,6 +401,8 @@ def leaves_include(text):
 def ends_in_hash(line):
     """Tell whether this beginning of a line is a # (in any spelling) and blanks or comments."""
     line = line.rstrip(BLANKS)
+    if line[-1:] not in (b"#", b":", b"=", b"/"):
+        return False
     while line.endswith(b"*/"):
         start = line.rfind(b"/*", 0, -2)
         if start < 0:
@@ -430,20 +440,20 @@ BACKOFF_PERIOD_S = 60.0
 SLOT_POLL_S = 0.02                      # how often the first in the queue looks for a slot
 LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs are short
 LOCAL_WAIT_S = 60.0                     # then a job runs here, slot or none
-TEXT_WINDOW_BYTES = 1024 * 1024
+TEXT_WINDOW_BYTES = 256 * 1024
 WINDOW_OVERLAP_BYTES = 256
 ENDING_SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
 class RunLocally(Exception):
-    """The command runs here, and nobody is at fault: `reason` says why.
+    """The command runs here, and nobody is at fault.
 
-    `waits` tells whether it takes a slot of this machine first, as compiles and links do."""
+    `has_slot` tells whether this process holds a slot of this machine already."""
 
-    def __init__(self, reason, waits=True):
-        """reason: one line for DISTCC_VERBOSE; waits: see the class."""
+    def __init__(self, reason, has_slot=False):
+        """reason: one line for DISTCC_VERBOSE; has_slot: see the class."""
         super().__init__(reason)
-        self.waits = waits
+        self.has_slot = has_slot
 
 
 class HostFailed(Exception):
@@ -560,6 +570,7 @@ class Job:
         self.compiler = argv[0]
         self.source = self.output = self.language = None
         self.next_language = self.given_language = None
+        self.x_seen = False
         self.output_named = False
         self.modes = set()
         self.assembly = False
@@ -578,14 +589,21 @@ class Job:
         """Tell whether an option that goes to the volunteer begins with one of these."""
         return any(word.startswith(beginnings) for word in self.there)
 
+    def debug_option(self):
+        """Return the option that asks for debugging information, None if there is none."""
+        return next((word for word in self.there if word[:2] == "-g" and word[:5] != "-gno-"
+                     and word not in ("-g0", "-ggdb0")), None)
+
     def add_input(self, name):
         """Note an input file; raises RunLocally for a second one and for standard input."""
         if name == "-":
-            raise RunLocally("the source is standard input", waits=False)
+            raise RunLocally("the source is standard input")
         if name[:1] == "-" or name[:5] in ("/dev/", "/proc"):
-            raise RunLocally("%s: not a plain file's name" % name, waits=False)
+            raise RunLocally("%s: not a plain file's name" % name)
         if self.source is not None:
             raise RunLocally("several inputs: %s and %s" % (self.source, name))
+        if self.x_seen and not self.next_language:
+            raise RunLocally("-x none: drivers differ in what they take the source for")
         self.source, self.given_language = name, self.next_language
         self.language = self.next_language or language_of(name, self.compiler)
 
@@ -647,6 +665,8 @@ def scan(argv):
     words = iter(expand_response_files(argv[1:]))
     for word in words:
         if word == "--":
+            if not job.is_clang:
+                raise RunLocally("--: gcc does not know it")
             for name in words:
                 job.add_input(name)
         elif word[:1] == "-" and word != "-":
@@ -665,10 +685,10 @@ def scan_option(job, word, words):
     if argument is None and short in SEPARATE_ARGUMENT:
         argument = next(words, None)
         if argument is None:
-            raise RunLocally("%s lacks its argument" % word, waits=False)
+            raise RunLocally("%s lacks its argument" % word)
         taken.append(argument)
     if kind is ELSEWHERE:
-        raise RunLocally("%s: %s" % (word, reason), waits=reason != NO_OBJECT)
+        raise RunLocally("%s: %s" % (word, reason))
     if kind is UNKNOWN or kind is PLAIN and len(taken) == 2 and "/" in argument:
         raise RunLocally("%s: not known to be harmless" % word)
     if kind is SPECIAL:
@@ -687,12 +707,15 @@ def scan_special(job, option, argument, taken):
     if option in ("-c", "-S"):
         job.modes.add(option)
     elif option in ("-M", "-MM"):
-        raise RunLocally("%s: no object is made" % option, waits=False)
+        raise RunLocally("%s: %s" % (option, NO_OBJECT))
     elif option[:2] == "-o":
         if job.output is not None:
             raise RunLocally("several outputs: %s and %s" % (job.output, joined))
         job.output = joined
     elif option[:2] == "-x":
+        if job.source is not None and joined != "none":
+            raise RunLocally("-x after the source")
+        job.x_seen = True
         job.next_language = None if joined == "none" else joined
     elif option[:2] == "-M":
         scan_dependency_option(job, option, argument, taken)
@@ -747,7 +770,7 @@ def check_job(job):
     if not job.modes:
         raise RunLocally("no -c or -S: the command links")
     if job.source is None:
-        raise RunLocally("no source", waits=False)
+        raise RunLocally("no source")
     if len(job.modes) == 2:
         raise RunLocally("both -c and -S")
     if job.language not in PREPROCESSED_FORM and job.language not in PREPROCESSED_LANGUAGES:
@@ -769,14 +792,15 @@ def check_job(job):
 def check_language(job):
     """Raise RunLocally for combinations whose result is known to come out otherwise."""
     assembler = job.language in ("assembler", "assembler-with-cpp")
-    debugging = next((word for word in job.there if word[:2] == "-g" and word[:5] != "-gno-"
-                      and word not in ("-g0", "-ggdb0")), None)
+    debugging = job.debug_option()
     telling = next((word for word in job.here if word in RECORDED_WORDS
                     or word.startswith(RECORDED_BEGINNINGS)), None)
     if assembler and job.assembly:
         raise RunLocally("-S of assembler source")
-    if debugging and (assembler or job.assembly):
-        raise RunLocally("%s: assembler text notes the command" % debugging)
+    if debugging and (assembler or job.assembly or job.language in PREPROCESSED_LANGUAGES):
+        raise RunLocally("%s: the result notes the command or this directory" % debugging)
+    if debugging and job.language.startswith("objective"):
+        raise RunLocally("%s: gcc notes other options for preprocessed Objective-C" % debugging)
     if debugging and telling:
         raise RunLocally("%s: with -g the object records it" % telling)
     if job.assembly and job.has_option("-fverbose-asm"):
@@ -844,6 +868,7 @@ class Host:
         self.key = safe if self.in_place else "%s_%d" % (safe, port)
 
     def __str__(self):
+        """Return the name for messages, with the port where it is not the usual one."""
         return self.name if self.port == DEFAULT_PORT else "%s:%d" % (self.name, self.port)
 
 
@@ -1211,10 +1236,22 @@ TELLING_VARIABLES = (
     "AS_SECURE_LOG_FILE", "MACOSX_DEPLOYMENT_TARGET", "IPHONEOS_DEPLOYMENT_TARGET",
     "LD_PRELOAD_COMPILER")
 
-# Names that mean another thing on the volunteer: its clock, its file's name. gcc expands
-# __BASE_FILE__ to "" in preprocessed source.
+# Macros that mean another thing on the volunteer: its clock, its file's name (which gcc takes
+# for empty in preprocessed source).
+NAMES_EXPANDED_HERE = ("__DATE__", "__TIME__", "__TIMESTAMP__", "__BASE_FILE__")
+# Where they or these stand, macros are expanded here: gcc 12 with -fdirectives-only leaves such
+# pragmas out of the text, or obeys them before the macros that they are about.
+MACRO_SENSITIVE_WORDS = tuple(name.encode() for name in NAMES_EXPANDED_HERE) + (
+    b"pragma message", b"redefine_extname", b"pop_macro", b"poison", b'system_header"',
+    b'system_header\\"')
+# What -E itself defines (__AVX2__, __OPTIMIZE__) does not follow these pragmas.
+PRAGMAS_THAT_DEFINE = (b"GCC target", b"GCC optimize", b"push_options")
+# The system's and the compiler's own headers have none of these where it matters.
+TRUSTED_NAMES = (b"<", b"/usr/lib/gcc/", b"/usr/include/c++/", b"/usr/include/bits/",
+                 b"/usr/include/sys/", b"/usr/include/linux/", b"/usr/include/asm",
+                 b"/usr/include/gnu/", b"/usr/include/x86_64-linux-gnu/",
+                 b"/usr/include/aarch64-linux-gnu/")
 MAX_HEADER_BYTES = 4 * 1024 * 1024
-NAMES_EXPANDED_HERE = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__", b"__BASE_FILE__")
 
 
 def find_program(name, search_path):
@@ -1222,7 +1259,7 @@ def find_program(name, search_path):
 
     name: with a slash it is the path; search_path: the text of PATH."""
     if "/" in name:
-        return name
+        return name if os.path.exists(name) else None
     for directory in search_path.split(":"):
         candidate = "%s/%s" % (directory or ".", name)
         if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
@@ -1319,30 +1356,42 @@ class Preprocessor:
     """The preprocessor's run for one job, and the source that it makes.
 
     text, size: the file of the preprocessed text and its bytes; messages: what went to stderr;
-    directives_only: whether macros are still to be expanded; rules: [(file, name, mode)] of
-    the dependency files to write. Files are descriptors of files without a name."""
+    directives_only: whether macros are still to be expanded; inexact: see note_inexact; rules:
+    [(file, name, mode)] of the dependency files to write. Files are descriptors of files without a name."""
 
     def __init__(self, job, path, environment, colour):
         """path: the compiler's file; colour: options that decide on it. Raises OSError."""
         self.job, self.path, self.environment, self.colour = job, path, environment, colour
         self.messages, self.size, self.child = b"", 0, None
         self.dependencies, self.rules = None, []
+        self.directives_only = self.inexact = False
         if job.language in PREPROCESSED_LANGUAGES:
-            self.directives_only = False
-            self.text = os.open(job.source, os.O_RDONLY)
+            self.text = open_preprocessed(job)
             return
         self.directives_only = wants_directives_only(job, path, environment)
+        self.note_inexact()
         self.text = work_file(environment, ".i")
         if job.dependency_option:
             self.dependencies = self.add_rules(job.dependency_file, os.O_TRUNC)
         elif job.wp_dependency is not None:
             self.dependencies = self.add_rules(job.here[job.wp_dependency], os.O_TRUNC)
         for variable in ("DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES"):
-            if environment.get(variable):
+            if environment.get(variable) and not self.rules:
                 name, blank, target = environment[variable].partition(" ")
                 descriptor = self.add_rules(name, os.O_APPEND)
                 self.environment = dict(self.environment)
                 self.environment[variable] = "/dev/fd/%d%s%s" % (descriptor, blank, target)
+
+    def note_inexact(self):
+        """Note in `inexact` whether macros are expanded here, though the user did not ask for
+        that: columns move then, and gcc sees code where there was a macro.
+
+        Raises RunLocally where columns are in the object."""
+        job = self.job
+        self.inexact = not (self.directives_only or "ass" == job.language[:3] or job.is_clang
+                            or self.environment.get("DISTCC_DIRECTIVES_ONLY") == "0")
+        if self.inexact and (job.debug_option() or job.has_option("-fsanitize")):
+            raise RunLocally("macros are expanded, and the object notes columns")
 
     def add_rules(self, name, mode):
         """Return the descriptor of a new file whose content belongs into the file `name` once
@@ -1404,6 +1453,7 @@ class Preprocessor:
         if not good and self.directives_only:
             debug("%s: expanding macros here" % self.job.source)
             self.directives_only = False
+            self.note_inexact()
             self.start()
             good = self.wait() and self.check_text()
         if not good:
@@ -1414,26 +1464,36 @@ class Preprocessor:
     def check_text(self):
         """Measure and read the text; return False if macros had better be expanded here.
 
-        Raises RunLocally for text that means another thing elsewhere."""
+        Raises RunLocally for text that means another thing elsewhere. One search through the
+        text costs 1 ms a megabyte, so most is looked for in the files that it comes from."""
         self.size = os.fstat(self.text).st_size
         if self.size > MAX_SOURCE_BYTES:
             raise RunLocally("the preprocessed source has %d bytes" % self.size)
-        faithful = True
-        headers = {os.fsencode(self.job.source)}
+        c_like = self.job.language in PREPROCESSED_FORM and self.job.language[:3] != "ass"
+        faithful = not any(name in " ".join(self.job.here) for name in NAMES_EXPANDED_HERE)
+        files = {os.fsencode(self.job.source)}
         for window in text_windows(self.text, self.size):
-            if names_other_file(window):
+            if not c_like and names_other_file(window):
                 raise RunLocally("the source reads another file as it is compiled")
-            if self.job.is_clang and packs_by_macro(window):
-                raise RunLocally("#pragma pack with a macro, which clang does not expand")
-            if self.messages and b"GCC diagnostic" in window:
-                raise RunLocally("the preprocessor does not obey #pragma GCC diagnostic")
-            headers.update(user_headers(window))
-            if self.directives_only and faithful:
-                faithful = not leaves_include(window) and not any(
-                    name in window for name in NAMES_EXPANDED_HERE)
-        if self.job.language in PREPROCESSED_FORM and not self.job.is_clang:
-            faithful = all([read_by_both(name) for name in headers]) and faithful
+            for name, text in untrusted_pieces(window) if c_like else ():
+                files.add(unescape(name))
+                faithful = faithful and not (self.directives_only and leaves_include(text))
+        if c_like:
+            faithful = all([self.means_the_same(name) for name in files if name]) and faithful
         return faithful or not self.directives_only
+
+    def means_the_same(self, name):
+        """Tell whether a file (its name in bytes) reads the same with -fdirectives-only.
+
+        Raises RunLocally for what no preprocessor run repeats."""
+        if os.access(name + b".gch", os.F_OK):
+            raise RunLocally("%s is precompiled" % os.fsdecode(name))
+        text = read_beginning(name)
+        reason = why_local(text, self.job.is_clang, bool(self.messages))
+        if reason:
+            raise RunLocally("%s: %s" % (os.fsdecode(name), reason))
+        return (len(text) < MAX_HEADER_BYTES and not text.rstrip().endswith(b"\\")
+                and not any(word in text for word in MACRO_SENSITIVE_WORDS))
 
     def kill(self):
         """End a run that goes on, with all its processes."""
@@ -1443,62 +1503,98 @@ class Preprocessor:
             self.child = None
 
 
+def open_preprocessed(job):
+    """Return the descriptor of a source that needs no preprocessor.
+
+    Raises RunLocally unless it is a file, and in C begins with a line marker: without one the
+    compiler takes the input's name into messages and symbols."""
+    try:
+        descriptor = os.open(job.source, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise RunLocally("%s: %s" % (job.source, error.strerror))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise RunLocally("%s: not a plain file" % job.source)
+    beginning = os.pread(descriptor, 5, 0)
+    if job.language != "assembler" and beginning not in (b'# 0 "', b'# 1 "'):
+        raise RunLocally("%s: does not begin with a line marker" % job.source)
+    return descriptor
+
+
 def text_windows(descriptor, size):
     """Yield the text of a file in pieces that overlap, so that no name is cut in two."""
     for offset in range(0, size, TEXT_WINDOW_BYTES - WINDOW_OVERLAP_BYTES):
         yield os.pread(descriptor, TEXT_WINDOW_BYTES, offset)
 
 
-def user_headers(text):
-    """Return the names (bytes) of the headers, other than system headers, that the line
-    markers in text enter."""
-    names = set()
-    at = text.find(b'\n# 1 "')
-    while at >= 0:
-        end = text.find(b'"', at + 6)
-        if text[end:end + 4] == b'" 1\n':
-            names.add(text[at + 6:end])
-        at = text.find(b'\n# 1 "', at + 6)
-    return names
+def untrusted_pieces(text):
+    """Yield (name, text) of the pieces, parted by line markers, that come from other files
+    than the system's headers; name is b"" for the beginning and else escaped as in C."""
+    trust = {}
+    name, trusted, start = b"", False, 0
+    while start >= 0:
+        marker = text.find(b"\n# ", start)
+        if not trusted:
+            yield name, text[start:marker if marker >= 0 else None]
+        if marker < 0:
+            return
+        start = text.find(b"\n", marker + 1)
+        line = text[marker + 3:start if start >= 0 else None]
+        if not line[:1].isdigit() or b'"' not in line:
+            continue                    # a line of a comment
+        name = line[line.find(b'"') + 1:line.rfind(b'"')]
+        if name not in trust:
+            trust[name] = (name.startswith(TRUSTED_NAMES)
+                           or name.rpartition(b"/")[0] == b"/usr/include")
+        trusted = trust[name]
+
+
+def unescape(name):
+    """Return the file name in a line marker, where gcc escapes it as in a C string."""
+    if b"\\" not in name:
+        return name
+    import _codecs
+    try:
+        return _codecs.escape_decode(name)[0]
+    except ValueError:                  # cut at a window's edge: the next window has it whole
+        return b""
+
+
+def read_beginning(name):
+    """Return the text of a file, MAX_HEADER_BYTES at most; b"" if it cannot be read."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, MAX_HEADER_BYTES)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def why_local(text, clang, with_messages):
+    """Return why a source with this text is compiled here, "" if it need not be.
+
+    clang: which compiler; with_messages: whether the preprocessor had anything to say."""
+    if names_other_file(text):
+        return "it reads another file as it is compiled"
+    if clang:
+        return "clang does not expand #pragma pack" if packs_by_macro(text) else ""
+    if any(pragma in text for pragma in PRAGMAS_THAT_DEFINE):
+        return "its pragmas change the macros"
+    if with_messages and b"GCC diagnostic" in text:
+        return "the preprocessor does not obey #pragma GCC diagnostic"
+    return ""
 
 
 def packs_by_macro(text):
     """Tell whether text has a #pragma pack whose arguments are names yet to be expanded."""
-    if b"#pragma pack" not in text:
+    if b"pragma pack" not in text:
         return False
     import re
-    arguments = re.findall(rb"#pragma pack\s*\(([^)\n]*)", text)
+    arguments = re.findall(rb"pragma pack\s*\(([^)\n]*)", text)
     return any(re.search(rb"\b(?!push\b|pop\b|show\b)[A-Za-z_]", each) for each in arguments)
-
-
-# Words in a source that gcc 12 reads otherwise in two steps than in one.
-# Either way: what -E defines (__AVX2__, __OPTIMIZE__) does not follow these pragmas.
-UNFAITHFUL_PRAGMAS = (b"GCC target", b"GCC optimize", b"push_options")
-# With -fdirectives-only, these directives are left out of the text, or obeyed too early.
-LOST_DIRECTIVES = (b"pragma message", b"redefine_extname", b"pop_macro", b"poison",
-                   b'system_header"', b'system_header\\"')
-
-
-def read_by_both(name):
-    """Tell whether one of the user's files (its name in bytes) means the same to
-    -fdirectives-only; what that drops can only be seen in the file itself.
-
-    Raises RunLocally for what no preprocessor run repeats: a .gch beside the file, which the
-    compiler would read instead, and pragmas that change the macros."""
-    if b"\\" in name:                   # escaped as in a C string
-        name = name.decode("unicode_escape").encode("latin-1")
-    if os.access(name + b".gch", os.F_OK):
-        raise RunLocally("%s is precompiled" % os.fsdecode(name))
-    try:
-        descriptor = os.open(name, os.O_RDONLY)
-    except OSError:
-        return False
-    text = os.read(descriptor, MAX_HEADER_BYTES)
-    os.close(descriptor)
-    if any(pragma in text for pragma in UNFAITHFUL_PRAGMAS):
-        raise RunLocally("%s has pragmas that change the macros" % os.fsdecode(name))
-    return (not any(directive in text for directive in LOST_DIRECTIVES)
-            and len(text) < MAX_HEADER_BYTES and not text.rstrip().endswith(b"\\"))
 
 
 # -------------------------------------------------------------------------------------------
@@ -1682,15 +1778,16 @@ def recv_reply(connection):
 class Target:
     """The output file in the making.
 
-    gcc's assembler replaces an object by a new file, and cc1 writes assembler text in place;
-    so do we, but nobody sees half a file under the target's name. The new file grows beside
+    gcc's assembler replaces an object by a new file, save through a dangling link, and cc1
+    writes assembler text in place; so do we, but nobody sees half a file under the target's name. The new file grows beside
     the target as .distcc-NAME, locked by its writer: what a killed run leaves behind, the next
     run of that target takes over. path: the target; descriptor: where to write."""
 
     def __init__(self, job, environment):
         """Open the file; raises OSError when it cannot be made anywhere."""
         self.path, self.draft = job.output, None
-        if not job.assembly:
+        dangling = os.path.islink(self.path) and not os.path.exists(self.path)
+        if not job.assembly and not dangling:
             directory, slash, base = job.output.rpartition("/")
             try:
                 self.open_draft("%s%s.distcc-%s" % (directory, slash, base[-200:]))
@@ -1790,12 +1887,14 @@ DOUBTFUL_MESSAGES = (
     b"cannot execute", b"error trying to exec", b"-fdirectives-only", b"-fpreprocessed")
 
 
-def in_doubt(job, reply):
+def in_doubt(job, reply, inexact):
     """Tell whether preprocessing, or the volunteer, may have caused a failure, or spoilt the
-    messages, in reply."""
-    return (job.has_option("-Werror", "-pedantic-errors", "--pedantic-errors")
-            or job.is_clang and bool(reply.stderr)      # its columns count expanded macros
-            or any(message in reply.stderr for message in DOUBTFUL_MESSAGES))
+    messages, in reply. inexact: see Preprocessor."""
+    if reply.stderr and (job.is_clang or inexact):
+        return True
+    return reply.status != 0 and (
+        job.has_option("-Werror", "-pedantic-errors", "--pedantic-errors")
+        or any(message in reply.stderr for message in DOUBTFUL_MESSAGES))
 
 
 def merge_messages(first, second, environment):
@@ -1868,12 +1967,12 @@ def build(argv, environment):
     """Do what argv asks: return the exit status, or become the command here.
 
     Raises Fatal when there is no such command, Interrupted when a signal ends us."""
-    waits = True
+    has_slot = False
     try:
         return distribute(scan(argv), environment)
     except RunLocally as reason:
         debug("%s runs here: %s" % (argv[0], reason))
-        waits = reason.waits
+        has_slot = reason.has_slot
     except HostFailed as fault:
         if environment.get("DISTCC_FALLBACK") == "0":
             raise Fatal(fault.code, "%s; DISTCC_FALLBACK=0 forbids to run it here" % fault)
@@ -1881,9 +1980,17 @@ def build(argv, environment):
     except (OSError, ValueError, LookupError, TypeError, MemoryError, RecursionError) as bug:
         warn("%s: internal error: %r in line %d; running it here"
              % (argv[-1], bug, bug.__traceback__.tb_lineno))
-    if waits:
+    if makes_file(argv) and not has_slot:
         wait_for_own_slot(environment)
     run_here(argv, environment)
+
+
+def makes_file(argv):
+    """Tell whether a command compiles or links: all else never waits for a slot here. A pipe
+    between two of us would stall if -E or a source on standard input waited."""
+    words = argv[1:]
+    return any(word[:1] != "-" for word in words) and not any(
+        word in ("-", "-M", "-MM") or classify_option(word)[1] == NO_OBJECT for word in words)
 
 
 def distribute(job, environment):
@@ -1894,10 +2001,14 @@ def distribute(job, environment):
     check_surroundings(job, environment)
     path = find_program(job.compiler, environment.get("PATH", os.defpath))
     if path is None:
-        raise RunLocally("%s: not found in PATH" % job.compiler, waits=False)
+        raise RunLocally("%s: not found in PATH" % job.compiler)
     hosts = known_hosts(job, environment)
+    nested = environment[RECURSION_GUARD] != "1"        # our caller may hold the last slot here
+    candidates = [host for host in hosts if not (host.in_place and nested)]
+    if all(host.in_place for host in candidates):
+        raise RunLocally("there is no host but localhost")
     directory = locks_or_fault(job, environment)
-    pool = Pool(directory, hosts, "queue", SLOT_POLL_S,
+    pool = Pool(directory, candidates, "queue", SLOT_POLL_S,
                 slow_classes(read_speeds(directory), hosts),
                 seconds_setting(environment, "DISTCC_BACKOFF_PERIOD", BACKOFF_PERIOD_S))
     preprocessor = Preprocessor(job, path, environment, colour_options(job, environment))
@@ -1979,7 +2090,7 @@ class VolunteerSearch:
             self.host, self.slot = place
             if self.host.in_place:
                 os.set_inheritable(self.slot, True)
-                raise RunLocally("it is the turn of localhost", waits=False)
+                raise RunLocally("it is the turn of localhost", has_slot=True)
 
     def start_connection(self):
         """Begin to connect to the host of the slot, if there is one."""
@@ -2011,7 +2122,7 @@ class VolunteerSearch:
                            if host is not self.host and not self.pool.is_backed_off(host)]
         text = "%s: %s: %s" % (self.job.source, self.host, fault)
         self.release()
-        if not self.pool.hosts:
+        if all(host.in_place for host in self.pool.hosts):
             raise HostFailed(fault.code, text, reached=False)
         warn(text + "; trying another host")
 
@@ -2093,19 +2204,28 @@ def compile_there(job, preprocessor, connection, search, environment):
 
 def finish_job(job, preprocessor, connection, reply, environment):
     """Put object, dependencies and messages in their places; return the exit status."""
-    if (reply.status or job.is_clang) and in_doubt(job, reply):
+    if in_doubt(job, reply, preprocessor.inexact):
         raise RunLocally("the messages from there need not be those from here")
     try:
         if reply.status == 0:
             receive_output(job, preprocessor, connection, reply.size, environment)
-        else:                           # gcc and clang write the rules after errors, too
-            preprocessor.write_rules()
+        else:
+            leave_failure(job, preprocessor)
     except OSError as error:
-        raise RunLocally("%s: cannot be written: %s" % (job.output, error.strerror))
+        raise RunLocally("%s: cannot be written: %s" % (error.filename or job.output,
+                                                        error.strerror))
     write_fully(1, reply.stdout)
     write_fully(2, merge_messages(preprocessor.messages, reply.stderr, environment))
     signalled = reply.status & 0x7f
     return 128 + signalled if signalled else reply.status >> 8
+
+
+def leave_failure(job, preprocessor):
+    """Leave what gcc leaves after an error: the dependency rules, an older object, but no
+    older assembler text. Raises OSError."""
+    preprocessor.write_rules()
+    if job.assembly and os.path.isfile(job.output) and not os.path.islink(job.output):
+        os.unlink(job.output)
 
 
 def receive_output(job, preprocessor, connection, size, environment):
@@ -2150,7 +2270,8 @@ LINKED_SUFFIXES = (".o", ".obj", ".a", ".so", ".lo", ".la", ".dylib", ".lib")
 
 def main():
     """Run as the program; does not return."""
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

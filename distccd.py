@@ -75,6 +75,7 @@ KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 30, 10, 3
 DEFAULT_MAX_CONNECTIONS = 256
 BACKLOG = 256
 MOST_LINGERING = 64                     # connections turned away whose bytes are still drained
+LOOP_S = 0.25                           # how soon the accept loop sees a signal or a dead child
 ACCEPT_PAUSE_S = 0.1                    # after accept or fork failed for want of resources
 
 PLACE_POLL_MS = 3                       # the one that waits for a compiler's place looks so often
@@ -83,7 +84,7 @@ COMPILE_POLL_MS = 500                   # a compiler that left its pipes to othe
 PROBE_TIMEOUT_S = 10
 
 STOP_GRACE_S = 3.0                      # jobs at work may finish; then they are ended
-STOP_KILL_S = 4.3                       # a child that has not gone by now is killed
+STOP_KILL_S = 4.0                       # a child that has not gone by now is killed
 SMALL_OBJECT_BYTES = 128 * 1024         # smaller ones leave in one piece with their header
 
 # One compiler process. cc1plus with sanitizers stays under 4 GiB but for monsters; a line marker
@@ -384,15 +385,16 @@ def silence_timeout_s():
 # address_allowed compiler_name_allowed rebuild_command disarm_source
 # -------------------------------------------------------------------------------------------
 
-# gcc, x86_64-linux-gnu-g++-12, arm-none-eabi-gcc, gcc-3.2-arm, clang14, i686-w64-mingw32-gcc-posix;
-# but not gcc-ar or clang-format, and not cc1.
+# gcc, x86_64-linux-gnu-g++-12, arm-none-eabi-gcc, gcc-3.2-arm, clang14, mingw32-gcc-posix; but
+# not gcc-ar or clang-format, and not cc1.
 COMPILER_NAME = re.compile(
     r"(?:[\w.]+-)*"
     r"(?:(?:gcc|g\+\+|c\+\+|clang|clang\+\+)(?:-?\d[\w.]*(?:-[\w.]+)*)?|cc(?:-\d[\w.]*)?)"
     r"(?:-posix|-win32)?", re.ASCII)
 PLAIN_VALUE = re.compile(r"[\w.+=:,][\w.+=:,-]*", re.ASCII)
-MAY_HOLD_PATHS = ("-ffile-prefix-map=", "-fdebug-prefix-map=", "-fmacro-prefix-map=",
-                  "-fcoverage-prefix-map=", "-fdebug-compilation-dir=")
+
+# Acts on preprocessing alone: C distcc's client sends it although it is done with that.
+DONE_BY_CLIENT = ("-P",)
 
 
 def address_allowed(address, networks):
@@ -475,6 +477,8 @@ def read_option(command, word, words):
         if argument is None:
             refuse("the argument is missing", word)
     kind, reason = classify_option(option)
+    if option in DONE_BY_CLIENT:
+        return
     if kind == SPECIAL:
         read_special(command, option, argument)
     elif kind == PLAIN:
@@ -485,8 +489,6 @@ def read_option(command, word, words):
 
 def keep_plain(command, option, argument):
     """Pass a PLAIN option on, with its separate argument (str or None)."""
-    if "/" in option and not option.startswith(MAY_HOLD_PATHS):
-        refuse("option with a path", option)
     command.options.append(option)
     if argument is not None:
         if not PLAIN_VALUE.fullmatch(argument):
@@ -552,7 +554,7 @@ def check_command(command):
 # below know all spellings: blanks, digraphs, trigraphs, spliced lines.
 BLANK = rb"[ \t\f\v\r\0]"
 SPLICE = rb"(?:(?:\\|\?\?/)" + BLANK + rb"*\n)"
-BLANKS = b" \t\f\v\r\0"
+BLANK_BYTES = b" \t\f\v\r\0"
 
 
 def spliced(word):
@@ -563,24 +565,20 @@ def spliced(word):
 FILE_DIRECTIVE = re.compile(
     rb"(?:#|" + spliced(b"%:") + rb"|\?\?=)(?:" + BLANK + rb"|" + SPLICE + rb")*(?:"
     + b"|".join(map(spliced, (b"include", b"import", b"embed", b"/*", b"//"))) + rb")")
+RAW_STRING = re.compile(rb'R"[^ ()\\\t\v\f\n"]{0,16}\(')
 PRECOMPILED_PRAGMA = re.compile(spliced(b"pch_preprocess"))
-COMMENT_OR_LITERAL = re.compile(
-    rb"/\*.*?(?:\*/|\Z)|//(?:[^\n\\]|\\.)*"
-    rb'|(?<![A-Za-z0-9_])(?:u8|[uUL])?R"(?P<d>[^ ()\\\t\v\f\n]{0,16})\(.*?\)(?P=d)"'
-    rb'|"(?:[^"\\\n]|\\.)*'
-    rb"|(?<![0-9A-Fa-f])'(?:[^'\\\n]|\\.)*'", re.DOTALL)
 
 
 def starts_line(source, at):
     """Tell whether nothing but blanks, spliced lines or a comment's end stand before offset at."""
     while at:
         before = source[at - 1]
-        if before in BLANKS:
+        if before in BLANK_BYTES:
             at -= 1
         elif before == 0x0a:
             at -= 1
             end = at
-            while end and source[end - 1] in BLANKS:
+            while end and source[end - 1] in BLANK_BYTES:
                 end -= 1
             if end and source[end - 1:end] == b"\\":
                 at = end - 1
@@ -589,7 +587,8 @@ def starts_line(source, at):
             else:
                 return True
         else:
-            return before == 0x2f or at == 3 and source[:3] == b"\xef\xbb\xbf"
+            return before == 0x2f and source[at - 2:at - 1] in (b"*", b"\n") \
+                or at == 3 and source[:3] == b"\xef\xbb\xbf"
     return True
 
 
@@ -602,24 +601,24 @@ def disarm_source(source, directives_obeyed):
         raise Refused(EXIT_BAD_ARGUMENTS, "the source loads a precompiled header")
     if not directives_obeyed:
         return
-    found = [match.start() for match in FILE_DIRECTIVE.finditer(source)
-             if starts_line(source, match.start())]
-    if not found:
-        return
-    found.reverse()
-    for match in COMMENT_OR_LITERAL.finditer(source):
-        while found and found[-1] < match.end():
-            at = found.pop()
-            if at < match.start() or source[match.start():match.start() + 2] != b"/*":
-                refuse_directive(source, at)
-            source[at:at + 1] = b" "
-    if found:
-        refuse_directive(source, found[-1])
-
-
-def refuse_directive(source, at):
-    """Raise Refused for the directive at offset `at`."""
-    refuse("the source is not preprocessed", bytes(source[at:at + 40]).split(b"\n")[0])
+    inside = False
+    position = 0
+    for match in FILE_DIRECTIVE.finditer(source):
+        at = match.start()
+        if not starts_line(source, at):
+            continue
+        while True:
+            border = source.find(b"*/" if inside else b"/*", position, at)
+            if border < 0:
+                break
+            inside = not inside
+            position = border + 2
+        # Blanking out what only seemed a comment would still let no file be read; but a raw
+        # string would change.
+        if not inside or RAW_STRING.search(source):
+            refuse("the source is not preprocessed",
+                   bytes(source[at:at + 40]).split(b"\n")[0])
+        source[at:at + 1] = b" "
 
 
 # -------------------------------------------------------------------------------------------
@@ -679,10 +678,12 @@ def family_of(compiler, environment):
     return "clang" if b"clang" in text else "gcc" if b"Free Software" in text else ""
 
 
-def limit_resources():
-    """Bound the memory and file size of this process and of the compilers that inherit it."""
+def limit_resources(jobs):
+    """Bound the memory and file size of this process and of the compilers that inherit it.
+
+    jobs: how many compilers share this machine's memory."""
     try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jobs
     except (OSError, ValueError):
         memory = 0
     for name, most in ((resource.RLIMIT_AS, max(memory, COMPILER_MEMORY_BYTES)),
@@ -1018,7 +1019,8 @@ OPTIONS_BY_KIND = {
         -static -static-libgcc -static-libstdc++ -static-pie -shared -shared-libgcc -symbolic
         -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs -nolibc -nostdlib++ -h
         -rpath -framework -weak_framework -fuse-ld=*""",
-    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p -pg
+    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
+    -pg
         --param* -target --target=* -stdlib=* -b -V -G* -trigraphs -Qunused-arguments
         -g -g0 -g1 -g2 -ggdb -ggdb0 -ggdb1 -ggdb2 -gdwarf* -gno-* -gstrict-dwarf -gz*
         -gcolumn-info -gline-tables-only -gmlt -gpubnames -ggnu-pubnames -grecord-gcc-switches
@@ -1027,7 +1029,8 @@ OPTIONS_BY_KIND = {
         -ffile-prefix-map=* -fdebug-prefix-map=* -fmacro-prefix-map=* -fcoverage-prefix-map=*
         -fdebug-compilation-dir=*
         -fabi-compat-version=* -fabi-version=* -faligned-new=* -falign-functions=* -falign-jumps=*
-        -falign-labels=* -falign-loops=* -fasan-shadow-offset=* -fcf-protection=* -fclang-abi-compat=*
+        -falign-labels=* -falign-loops=* -fasan-shadow-offset=* -fcf-protection=*
+        -fclang-abi-compat=*
         -fconstant-string-class=* -fconstexpr-cache-depth=* -fconstexpr-depth=*
         -fconstexpr-loop-limit=* -fconstexpr-ops-limit=* -fconstexpr-steps=* -fdiagnostics-color=*
         -fdiagnostics-column-origin=* -fdiagnostics-column-unit=* -fdiagnostics-escape-format=*
@@ -1035,7 +1038,8 @@ OPTIONS_BY_KIND = {
         -fdiagnostics-show-location=* -fexcess-precision=* -fexec-charset=* -ffixed-* -fcall-used-*
         -fcall-saved-* -ffp-contract=* -ffp-exception-behavior=* -ffp-model=* -ffp-eval-method=*
         -fivar-visibility=* -fira-algorithm=* -fira-region=* -flive-patching=*
-        -fmessage-length=* -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=* -fmudflap*
+        -fmessage-length=* -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=*
+        -fmudflap*
         -fname-mangling-version-* -fobjc-abi-version=* -fobjc-runtime=* -fopenmp=*
         -fpack-struct=* -fpatchable-function-entry=* -fpermitted-flt-eval-methods=*
         -fprefetch-loop-arrays* -frandom-seed=* -freorder-blocks-algorithm=* -fsanitize=*
@@ -1055,7 +1059,8 @@ REASONS_ELSEWHERE = {
         -dumpmachine -dumpversion -dumpfullversion -dumpspecs --version --target-help -emit-llvm
         -emit-ast --analyze -analyze -rewrite-objc -combine -verify-pch --precompile -Xarch_*""",
     "it prints about this machine or this run": """-v -H -Q -time -ftime-report* -fmem-report*
-        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -report-bug -fdbg-cnt-list -mdump-tune-features -freport-bug
+        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -report-bug -fdbg-cnt-list
+        -mdump-tune-features -freport-bug
         -ftime-report-details -fproc-stat-report* -fstack-usage-report -Rpass* -R*""",
     "it writes another file": """-gsplit-dwarf* -save-stats* --coverage -coverage -ftest-coverage
         -fprofile-arcs -fstack-usage -fcallgraph-info* -fdump-* -d* -save-temps* --save-temps*
@@ -1072,8 +1077,10 @@ REASONS_ELSEWHERE = {
         -frandomize-layout-seed-file=* -ivfsoverlay* -fembed-offload-object=* -fthinlto-index=*
         -fmodules* -fmodule-* -fno-modules* -fprebuilt-* -fbuild-session* -fpch-* -include-pch
         -fuse-init-array-file -fimplicit-module* -fopenmp-host-ir-file-path* -fapinotes*
-        -fvtv-* -fmap-file* -flimited-precision=* -fvfs-* -fcuda-include-gpubinary -ftree-profile-file* --config* -fpreprocessed
-        -fno-preprocessed -fdirectives-only -fno-directives-only -fbasic-block-sections=* -fms-volatile-file
+        -fvtv-* -fmap-file* -flimited-precision=* -fvfs-* -fcuda-include-gpubinary
+        -ftree-profile-file* --config* -fpreprocessed
+        -fno-preprocessed -fdirectives-only -fno-directives-only -fbasic-block-sections=*
+        -fms-volatile-file
         -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
         -working-directory*""",
     "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
@@ -1197,6 +1204,7 @@ def language_of(source, compiler):
 
 # What preprocessed text may still do to the compiler's files.
 BLANKS = b" \t\r\n\v\f\0"
+ENDS_BEFORE_WORD = BLANKS + b"#:=/"
 
 
 def leaves_include(text):
@@ -1207,7 +1215,8 @@ def leaves_include(text):
     for word in (b"include", b"import", b"embed"):
         at = text.find(word)
         while at >= 0:
-            if ends_in_hash(text[text.rfind(b"\n", 0, at) + 1:at]):
+            if text[at - 1] in ENDS_BEFORE_WORD and ends_in_hash(
+                    text[text.rfind(b"\n", 0, at) + 1:at]):
                 return True
             at = text.find(word, at + 1)
     return False
@@ -1216,6 +1225,8 @@ def leaves_include(text):
 def ends_in_hash(line):
     """Tell whether this beginning of a line is a # (in any spelling) and blanks or comments."""
     line = line.rstrip(BLANKS)
+    if line[-1:] not in (b"#", b":", b"=", b"/"):
+        return False
     while line.endswith(b"*/"):
         start = line.rfind(b"/*", 0, -2)
         if start < 0:
@@ -1525,15 +1536,18 @@ def sweep_one(path, least_age_s):
         os.close(fd)
 
 
+NO_QUOTING = {"gcc": ["-fno-diagnostics-show-caret"], "clang": ["-fno-caret-diagnostics"], "": []}
+
+
 def compiler_argv(command, compiler, family, source, output):
     """Return the words that run the compiler. source: "-" or a path; output: a path."""
-    argv = [compiler] + command.options
-    if family == "gcc":
-        argv.append("-fno-diagnostics-show-caret")      # it would quote any file of this machine
-    elif family == "clang":
+    # A message that quotes its source line would quote whatever file of this machine a line
+    # marker names. Last, so that no option undoes it; twice, so that none swallows it (clang's
+    # -fdebug-compilation-dir takes the next word).
+    argv = [compiler] + command.options + 2 * NO_QUOTING[family]
+    if family == "clang":
         # clang names its unit after the main file, gcc after the line markers
-        argv += ["-fno-caret-diagnostics", "-Xclang", "-main-file-name", "-Xclang",
-                 command.source]
+        argv += ["-Xclang", "-main-file-name", "-Xclang", command.source]
     if command.directives_only:
         argv += ["-fpreprocessed", "-fdirectives-only"]
     return argv + ["-x", command.language, command.action, "-o", output, source]
@@ -1557,7 +1571,7 @@ class Worker:
         self.note_group = lambda group: None
 
     def handle_stop(self):
-        """For signal handlers: end the job, or let it finish if it is at work and not told twice."""
+        """For signal handlers: end the job; if it is at work, let it finish until told twice."""
         self.stopping += 1
         if not self.answering and (self.stopping > 1 or not self.at_work):
             raise Refused(EXIT_DISTCC_FAILED, "the daemon is stopping")
@@ -1640,8 +1654,31 @@ class Worker:
             run.end()
             self.note_group(0)
         self.answering = True
+        blame_machine(status, run.messages["stderr"])
         send_reply(peer, status, run.messages["stderr"], run.messages["stdout"], output)
         return status
+
+
+# What a compiler says (in English: LC_ALL is set) when not the source is at fault but this
+# machine. That the source can say it too (#error) does no harm: the client compiles it itself.
+MACHINE_FAULTS = (
+    (b"No space left on device", EXIT_IO_ERROR), (b"Disk quota exceeded", EXIT_IO_ERROR),
+    (b"Input/output error", EXIT_IO_ERROR), (b"Cannot create temporary file", EXIT_IO_ERROR),
+    (b"File size limit exceeded", EXIT_IO_ERROR), (b"File too large", EXIT_IO_ERROR),
+    (b"out of memory allocating", EXIT_OUT_OF_MEMORY), (b"memory exhausted", EXIT_OUT_OF_MEMORY),
+    (b"Cannot allocate memory", EXIT_OUT_OF_MEMORY), (b"std::bad_alloc", EXIT_OUT_OF_MEMORY),
+    (b"Killed signal terminated program", EXIT_OUT_OF_MEMORY))
+
+
+def blame_machine(status, messages):
+    """Raise Refused if a compiler failed for want of this machine's disk or memory.
+
+    status: raw wait status; messages: its stderr."""
+    if not status:
+        return
+    for words, code in MACHINE_FAULTS:
+        if words in messages:
+            raise Refused(code, "the compiler failed on this machine: %s" % words.decode())
 
 
 def write_source(directory, source):
@@ -1754,7 +1791,7 @@ class CompileServer(socketserver.ForkingTCPServer):
             while self.lingering:
                 self.lingering.pop()[0].close()
             self.in_child = True
-            limit_resources()
+            limit_resources(self.options.jobs)
             self.worker.note_group = lambda group: struct.pack_into("i", self.groups, 4 * row,
                                                                     group)
             self.finish_request(request, client_address)
@@ -1865,10 +1902,10 @@ def set_keepalive(connection):
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, number in (("TCP_KEEPIDLE", KEEPALIVE_IDLE_S), ("TCP_KEEPALIVE", KEEPALIVE_IDLE_S),
-                             ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        idle = "TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE"
+        for name, number in ((idle, KEEPALIVE_IDLE_S), ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
                              ("TCP_KEEPCNT", KEEPALIVE_PROBES)):
-            if hasattr(socket, name) and (name != "TCP_KEEPALIVE" or sys.platform == "darwin"):
+            if hasattr(socket, name):
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
     except OSError:
         pass                            # it has gone, or is no TCP socket
@@ -1957,7 +1994,7 @@ def serve_inetd(options):
     become_user(options)
     worker = Worker(options)
     set_signals(lambda _: worker.handle_stop(), lambda _: reopen_log())
-    limit_resources()
+    limit_resources(options.jobs)
     worker.serve(Peer(in_fd, out_fd, name), address)
 
 
@@ -2075,7 +2112,7 @@ def serve_network(options):
     server.worker = Worker(options, None if options.no_fork else Places(options.jobs))
     set_signals(server.on_stop, server.on_hangup)
     if options.no_fork:
-        limit_resources()
+        limit_resources(options.jobs)
     check_temporary_directory()
     log("notice", "listening on %s port %d" % server.server_address[:2])
     finish_detaching()
@@ -2083,7 +2120,7 @@ def serve_network(options):
     if hasattr(gc, "freeze"):
         gc.freeze()                     # the collector touches none of it in a child
     try:
-        server.serve_forever()
+        server.serve_forever(LOOP_S)
     except (StopServing, Refused):
         pass
     server.server_close()
@@ -2137,6 +2174,9 @@ def main(argv):
     options = read_options(argv)
     if not options.inetd:
         shed_syntax_tree(argv)
+    if not options.inetd and not options.no_detach:
+        # Whoever started it may wait for the end of a pipe or hold a lock in one of these.
+        os.closerange(3, min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     try:
         open_log(options)
         if options.nice:

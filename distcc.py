@@ -56,7 +56,7 @@ VERSION = "1.0"
 # -------------------------------------------------------------------------------------------
 # Wire: exit codes, protocol 1 and compiler options, the same text in both scripts
 # pack_header read_exactly read_header long_to_short classify_option assembler_words_harmless
-# language_of leaves_include names_other_file
+# language_of
 # -------------------------------------------------------------------------------------------
 
 # The exit codes of the distcc 0.14 manual, section 2.9; 101 and 111 as C distcc has them.
@@ -235,7 +235,7 @@ REASONS_ELSEWHERE = {
         -dumpmachine -dumpversion -dumpfullversion -dumpspecs --version --target-help -emit-llvm
         -emit-ast --analyze -analyze -rewrite-objc -combine -verify-pch --precompile -Xarch_*""",
     "it prints about this machine or this run": """-v -H -Q -time -ftime-report* -fmem-report*
-        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -report-bug -fdbg-cnt-list
+        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -fstats -report-bug -fdbg-cnt-list
         -mdump-tune-features -freport-bug
         -ftime-report-details -fproc-stat-report* -fstack-usage-report -Rpass* -R*""",
     "it writes another file": """-gsplit-dwarf* -save-stats* --coverage -coverage -ftest-coverage
@@ -378,54 +378,6 @@ def language_of(source, compiler):
     return language
 
 
-# What preprocessed text may still do to the compiler's files.
-BLANKS = b" \t\r\n\v\f\0"
-ENDS_BEFORE_WORD = BLANKS + b"#:=/"
-
-
-def leaves_include(text):
-    """Tell whether text (bytes) may hold a live #include, #include_next, #import or #embed.
-
-    With -fdirectives-only gcc obeys them even in preprocessed text. Comments count as code
-    where they look like such a line; spliced lines must have been joined."""
-    for word in (b"include", b"import", b"embed"):
-        at = text.find(word)
-        while at >= 0:
-            if text[at - 1] in ENDS_BEFORE_WORD and ends_in_hash(
-                    text[text.rfind(b"\n", 0, at) + 1:at]):
-                return True
-            at = text.find(word, at + 1)
-    return False
-
-
-def ends_in_hash(line):
-    """Tell whether this beginning of a line is a # (in any spelling) and blanks or comments."""
-    line = line.rstrip(BLANKS)
-    if line[-1:] not in (b"#", b":", b"=", b"/"):
-        return False
-    while line.endswith(b"*/"):
-        start = line.rfind(b"/*", 0, -2)
-        if start < 0:
-            return True                 # the comment, and perhaps a #, began lines before
-        line = line[:start].rstrip(BLANKS)
-    for mark in (b"#", b"%:", b"??="):
-        if line.endswith(mark):
-            before = line[:-len(mark)].strip(BLANKS)
-            return before in (b"", b"\xef\xbb\xbf") or before.endswith(b"*/")
-    return False
-
-
-def names_other_file(text):
-    """Tell whether preprocessed text (bytes) has the assembler read a file (.incbin FILE,
-    .include "FILE") or the compiler load a precompiled header."""
-    if b".incbin" in text or b"pch_preprocess" in text:
-        return True
-    if b".include" not in text:
-        return False
-    import re
-    return re.search(rb'\.include[ \t]+\\?"|^[ \t]*\.include\b', text, re.M) is not None
-
-
 # -------------------------------------------------------------------------------------------
 # Constants and errors
 # RunLocally HostFailed Interrupted WaitedLongEnough Fatal
@@ -439,6 +391,7 @@ IO_TIMEOUT_S = 300.0
 BACKOFF_PERIOD_S = 60.0
 SLOT_POLL_S = 0.02                      # how often the first in the queue looks for a slot
 LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs are short
+MOST_WAITERS_COUNTED = 100
 LOCAL_WAIT_S = 60.0                     # then a job runs here, slot or none
 TEXT_WINDOW_BYTES = 256 * 1024
 WINDOW_OVERLAP_BYTES = 256
@@ -964,6 +917,8 @@ def read_host_list(environment):
 #   - Who finds no slot queues at the turnstile, a lock that one waiter holds. That one looks
 #     for a slot every 20 ms; the rest sleep in flock, and the kernel lets them in about in the
 #     order of their arrival. A newcomer that finds the turnstile locked does not jump the queue.
+#   - Who comes to a free slot of a slow host while faster ones are full leaves it alone if so few
+#     wait that all would be done sooner on the fast ones: the last jobs of a build decide its end.
 #   - This machine has two pools with the limit of `localhost`: one for compiles and links, one
 #     for preprocessors, so that a long link never starves the volunteers of source. Waits for
 #     them are bounded: a job that could wait for itself runs at last.
@@ -1025,13 +980,14 @@ class Pool:
     """The slots of some hosts, and the queue before them.
 
     directory: of the locks; hosts: [Host]; queue: the turnstile's name; poll_s: how often its
-    holder looks; slow: {host key: how many classes slower than the fastest}."""
+    holder looks; speeds: as read_speeds gives them; slow: {host key: its slowness class}."""
 
-    def __init__(self, directory, hosts, queue, poll_s, slow=None, backoff_s=0.0):
+    def __init__(self, directory, hosts, queue, poll_s, speeds=None, backoff_s=0.0):
         """See the class; backoff_s: how long an unreachable host is left alone, in seconds."""
         self.directory, self.hosts, self.poll_s = directory, hosts, poll_s
         self.turnstile = "%s/%s" % (directory, queue)
-        self.slow = slow or {}
+        self.speeds = speeds or {}
+        self.slow = slow_classes(self.speeds, hosts)
         self.backoff_s = backoff_s
 
     def slot_path(self, host, number):
@@ -1127,22 +1083,70 @@ class Pool:
         finally:
             os.close(turn)
 
-    def wait(self):
+    def wait(self, size=0):
         """Return (host, descriptor) as soon as our turn has come and a slot is free; None when
-        every host is backed off."""
+        every host is backed off. size: bytes of the job's text, 0 if unknown."""
         import time
         turn = os.open(self.turnstile, os.O_RDONLY | os.O_CREAT, 0o666)
+        presence = self.join_waiters()
         try:
             fcntl.flock(turn, fcntl.LOCK_EX)
+            come = time.monotonic()
             while True:
                 started = time.monotonic()
                 place = self.choose()
-                if place or all(map(self.is_backed_off, self.hosts)):
+                if place and self.had_better_wait(place[0], size, started - come):
+                    os.close(place[1])
+                elif place or all(map(self.is_backed_off, self.hosts)):
                     return place
                 looked_s = time.monotonic() - started
                 time.sleep(min(max(self.poll_s, 20 * looked_s), 0.04))
         finally:
             os.close(turn)
+            if presence is not None:
+                os.close(presence)
+
+    def join_waiters(self):
+        """Return a descriptor whose lock counts us among the waiters; None where the count
+        decides nothing, or when there are very many."""
+        if any(self.slow.values()):
+            for number in range(MOST_WAITERS_COUNTED):
+                descriptor = try_lock("%s/waiter-%d" % (self.directory, number))
+                if descriptor is not None:
+                    return descriptor
+        return None
+
+    def more_waiters_than(self, most):
+        """Tell whether more than `most` clients wait, this one included."""
+        count = 0
+        for number in range(MOST_WAITERS_COUNTED):
+            descriptor = try_lock("%s/waiter-%d" % (self.directory, number))
+            if descriptor is not None:
+                os.close(descriptor)
+                continue
+            count += 1
+            if count > most:
+                return True
+        return False
+
+    def had_better_wait(self, host, size, waited_s):
+        """Tell whether a free slot of this slow host is best left alone: all who wait would
+        sooner be done on the faster hosts, though these are full. waited_s: how long we have
+        done so already, which the gain must outweigh."""
+        faster = [other for other in self.hosts if other.key in self.slow
+                  and self.slow[other.key] < self.slow.get(host.key, 0)
+                  and not self.is_backed_off(other)]
+        if not faster:
+            return False
+        fast_s = sum(self.seconds_for(other, size) for other in faster) / len(faster)
+        gain_s = self.seconds_for(host, size) - fast_s - waited_s
+        slots = sum(other.limit for other in faster)
+        return gain_s > 0 and not self.more_waiters_than(gain_s * slots / fast_s)
+
+    def seconds_for(self, host, size):
+        """Return how long a host of known speed takes for a text of `size` bytes."""
+        compiled_bytes, seconds, jobs = self.speeds[host.key]
+        return size * seconds / compiled_bytes
 
     def wait_at_most(self, seconds):
         """Return (host, descriptor), or None when none came free in time."""
@@ -1251,6 +1255,8 @@ TRUSTED_NAMES = (b"<", b"/usr/lib/gcc/", b"/usr/include/c++/", b"/usr/include/bi
                  b"/usr/include/sys/", b"/usr/include/linux/", b"/usr/include/asm",
                  b"/usr/include/gnu/", b"/usr/include/x86_64-linux-gnu/",
                  b"/usr/include/aarch64-linux-gnu/")
+BLANKS = b" \t\r\n\v\f\0"
+ENDS_BEFORE_WORD = BLANKS + b"#:=/"
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 
 
@@ -1352,12 +1358,16 @@ def wants_directives_only(job, path, environment):
             and environment.get("DISTCC_DIRECTIVES_ONLY") != "0")
 
 
+DEPENDENCY_VARIABLES = ("DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES")
+
+
 class Preprocessor:
     """The preprocessor's run for one job, and the source that it makes.
 
     text, size: the file of the preprocessed text and its bytes; messages: what went to stderr;
     directives_only: whether macros are still to be expanded; inexact: see note_inexact; rules:
-    [(file, name, mode)] of the dependency files to write. Files are descriptors of files without a name."""
+    [(file, name, mode)] of the dependency files to write. A file is a descriptor of one that
+    has no name."""
 
     def __init__(self, job, path, environment, colour):
         """path: the compiler's file; colour: options that decide on it. Raises OSError."""
@@ -1366,7 +1376,7 @@ class Preprocessor:
         self.dependencies, self.rules = None, []
         self.directives_only = self.inexact = False
         if job.language in PREPROCESSED_LANGUAGES:
-            self.text = open_preprocessed(job)
+            self.text = open_preprocessed(job, environment)
             return
         self.directives_only = wants_directives_only(job, path, environment)
         self.note_inexact()
@@ -1375,12 +1385,13 @@ class Preprocessor:
             self.dependencies = self.add_rules(job.dependency_file, os.O_TRUNC)
         elif job.wp_dependency is not None:
             self.dependencies = self.add_rules(job.here[job.wp_dependency], os.O_TRUNC)
-        for variable in ("DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES"):
-            if environment.get(variable) and not self.rules:
-                name, blank, target = environment[variable].partition(" ")
-                descriptor = self.add_rules(name, os.O_APPEND)
-                self.environment = dict(self.environment)
-                self.environment[variable] = "/dev/fd/%d%s%s" % (descriptor, blank, target)
+        variable = next((variable for variable in DEPENDENCY_VARIABLES
+                         if environment.get(variable)), None)
+        if variable and not self.rules and not job.is_clang:    # as gcc ranks them
+            name, blank, target = environment[variable].partition(" ")
+            descriptor = self.add_rules(name, os.O_APPEND)
+            self.environment = dict(self.environment)
+            self.environment[variable] = "/dev/fd/%d%s%s" % (descriptor, blank, target)
 
     def note_inexact(self):
         """Note in `inexact` whether macros are expanded here, though the user did not ask for
@@ -1471,22 +1482,27 @@ class Preprocessor:
             raise RunLocally("the preprocessed source has %d bytes" % self.size)
         c_like = self.job.language in PREPROCESSED_FORM and self.job.language[:3] != "ass"
         faithful = not any(name in " ".join(self.job.here) for name in NAMES_EXPANDED_HERE)
-        files = {os.fsencode(self.job.source)}
+        files, raw = {os.fsencode(self.job.source)}, False
         for window in text_windows(self.text, self.size):
             if not c_like and names_other_file(window):
                 raise RunLocally("the source reads another file as it is compiled")
+            if self.inexact and b"__builtin_source_location" in window:
+                raise RunLocally("std::source_location notes columns")
             for name, text in untrusted_pieces(window) if c_like else ():
                 files.add(unescape(name))
-                faithful = faithful and not (self.directives_only and leaves_include(text))
+                raw = raw or b'R"' in text
         if c_like:
             faithful = all([self.means_the_same(name) for name in files if name]) and faithful
+        if raw and self.directives_only:        # where daemons cannot tell code from comments
+            faithful = faithful and not any(map(leaves_include,
+                                                text_windows(self.text, self.size)))
         return faithful or not self.directives_only
 
     def means_the_same(self, name):
         """Tell whether a file (its name in bytes) reads the same with -fdirectives-only.
 
         Raises RunLocally for what no preprocessor run repeats."""
-        if os.access(name + b".gch", os.F_OK):
+        if any(os.access(name + suffix, os.F_OK) for suffix in (b".gch", b".pch")):
             raise RunLocally("%s is precompiled" % os.fsdecode(name))
         text = read_beginning(name)
         reason = why_local(text, self.job.is_clang, bool(self.messages))
@@ -1503,21 +1519,24 @@ class Preprocessor:
             self.child = None
 
 
-def open_preprocessed(job):
-    """Return the descriptor of a source that needs no preprocessor.
+def open_preprocessed(job, environment):
+    """Return the descriptor of a source that needs no preprocessor. C without a line marker
+    gets one, or the compiler would take its input's name for messages and symbols.
 
-    Raises RunLocally unless it is a file, and in C begins with a line marker: without one the
-    compiler takes the input's name into messages and symbols."""
+    Raises RunLocally unless it is a file, OSError when a copy cannot be written."""
     try:
         descriptor = os.open(job.source, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise RunLocally("%s: %s" % (job.source, error.strerror))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise RunLocally("%s: not a plain file" % job.source)
-    beginning = os.pread(descriptor, 5, 0)
-    if job.language != "assembler" and beginning not in (b'# 0 "', b'# 1 "'):
-        raise RunLocally("%s: does not begin with a line marker" % job.source)
-    return descriptor
+    if job.language == "assembler" or os.pread(descriptor, 5, 0) in (b'# 0 "', b'# 1 "'):
+        return descriptor
+    marked = work_file(environment, ".i")
+    name = os.fsencode(job.source).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    write_whole(marked, b'# 1 "%s"\n' % name)
+    copy_content(descriptor, marked)
+    return marked
 
 
 def text_windows(descriptor, size):
@@ -1548,6 +1567,37 @@ def untrusted_pieces(text):
         trusted = trust[name]
 
 
+def leaves_include(text):
+    """Tell whether text (bytes) has a line that looks like an #include, #include_next, #import
+    or #embed. gcc has obeyed the real ones, so it stands in a comment or a raw string, but
+    with -fdirectives-only it might be obeyed on the volunteer, and a daemon must doubt it."""
+    for word in (b"include", b"import", b"embed"):
+        at = text.find(word)
+        while at >= 0:
+            if text[at - 1] in ENDS_BEFORE_WORD and ends_in_hash(
+                    text[text.rfind(b"\n", 0, at) + 1:at]):
+                return True
+            at = text.find(word, at + 1)
+    return False
+
+
+def ends_in_hash(line):
+    """Tell whether this beginning of a line is a # (in any spelling) and blanks or comments."""
+    line = line.rstrip(BLANKS)
+    if line[-1:] not in (b"#", b":", b"=", b"/"):
+        return False
+    while line.endswith(b"*/"):
+        start = line.rfind(b"/*", 0, -2)
+        if start < 0:
+            return True                 # the comment, and perhaps a #, began lines before
+        line = line[:start].rstrip(BLANKS)
+    for mark in (b"#", b"%:", b"??="):
+        if line.endswith(mark):
+            before = line[:-len(mark)].strip(BLANKS)
+            return before in (b"", b"\xef\xbb\xbf") or before.endswith(b"*/")
+    return False
+
+
 def unescape(name):
     """Return the file name in a line marker, where gcc escapes it as in a C string."""
     if b"\\" not in name:
@@ -1571,6 +1621,17 @@ def read_beginning(name):
         return b""
     finally:
         os.close(descriptor)
+
+
+def names_other_file(text):
+    """Tell whether preprocessed text (bytes) has the assembler read a file (.incbin FILE,
+    .include "FILE") or the compiler load a precompiled header."""
+    if b".incbin" in text or b"pch_preprocess" in text:
+        return True
+    if b".include" not in text:
+        return False
+    import re
+    return re.search(rb'\.include[ \t]+\\?"|^[ \t]*\.include\b', text, re.M) is not None
 
 
 def why_local(text, clang, with_messages):
@@ -1779,9 +1840,10 @@ class Target:
     """The output file in the making.
 
     gcc's assembler replaces an object by a new file, save through a dangling link, and cc1
-    writes assembler text in place; so do we, but nobody sees half a file under the target's name. The new file grows beside
-    the target as .distcc-NAME, locked by its writer: what a killed run leaves behind, the next
-    run of that target takes over. path: the target; descriptor: where to write."""
+    writes assembler text in place; so do we, but nobody sees half a file under the target's
+    name. The new file grows beside the target as .distcc-NAME, locked by its writer: what a
+    killed run leaves behind, the next run of that target takes over. path: the target;
+    descriptor: where to write."""
 
     def __init__(self, job, environment):
         """Open the file; raises OSError when it cannot be made anywhere."""
@@ -1861,10 +1923,15 @@ def copy_in_place(descriptor, path, mode=os.O_TRUNC):
     "a" with mode os.O_APPEND."""
     target = os.open(path, os.O_WRONLY | os.O_CREAT | mode, 0o666)
     try:
-        for offset in range(0, os.fstat(descriptor).st_size, CHUNK_BYTES):
-            write_whole(target, os.pread(descriptor, CHUNK_BYTES, offset))
+        copy_content(descriptor, target)
     finally:
         os.close(target)
+
+
+def copy_content(source, target):
+    """Write the whole content of one open file to another. Raises OSError."""
+    for offset in range(0, os.fstat(source).st_size, CHUNK_BYTES):
+        write_whole(target, os.pread(source, CHUNK_BYTES, offset))
 
 
 def check_target(job):
@@ -1893,7 +1960,8 @@ def in_doubt(job, reply, inexact):
     if reply.stderr and (job.is_clang or inexact):
         return True
     return reply.status != 0 and (
-        job.has_option("-Werror", "-pedantic-errors", "--pedantic-errors")
+        job.assembly and os.path.lexists(job.output)    # gcc has begun to overwrite it
+        or job.has_option("-Werror", "-pedantic-errors", "--pedantic-errors")
         or any(message in reply.stderr for message in DOUBTFUL_MESSAGES))
 
 
@@ -2009,13 +2077,14 @@ def distribute(job, environment):
         raise RunLocally("there is no host but localhost")
     directory = locks_or_fault(job, environment)
     pool = Pool(directory, candidates, "queue", SLOT_POLL_S,
-                slow_classes(read_speeds(directory), hosts),
+                read_speeds(directory),
                 seconds_setting(environment, "DISTCC_BACKOFF_PERIOD", BACKOFF_PERIOD_S))
     preprocessor = Preprocessor(job, path, environment, colour_options(job, environment))
     search = VolunteerSearch(job, pool)
     try:
         search.take_now()
         preprocess(preprocessor, own_pools(directory, hosts)[1], search, environment)
+        search.size = preprocessor.size
         connection = search.connect(seconds_setting(environment, "DISTCC_IO_TIMEOUT",
                                                     IO_TIMEOUT_S))
         return compile_there(job, preprocessor, connection, search, environment)
@@ -2073,11 +2142,12 @@ def seconds_setting(environment, variable, default):
 class VolunteerSearch:
     """The way to a volunteer: a slot, and a connection to its host; both None at first.
 
-    A host that cannot be connected to is backed off, and the search goes on."""
+    size: bytes of the preprocessed text once they are known, else 0. A host that cannot be
+    connected to is backed off, and the search goes on."""
 
     def __init__(self, job, pool):
         """pool: of the hosts in the list; it loses those that fail."""
-        self.job, self.pool = job, pool
+        self.job, self.pool, self.size = job, pool, 0
         self.host = self.slot = self.connection = None
 
     def take_now(self):
@@ -2103,7 +2173,7 @@ class VolunteerSearch:
         host can be reached."""
         while True:
             if not self.host:
-                self.settle(self.pool.wait())
+                self.settle(self.pool.wait(self.size))
                 if not self.host:
                     raise HostFailed(EXIT_CONNECT_FAILED, "%s: no volunteer can be reached at "
                                      "present" % self.job.source, reached=False)
@@ -2210,7 +2280,7 @@ def finish_job(job, preprocessor, connection, reply, environment):
         if reply.status == 0:
             receive_output(job, preprocessor, connection, reply.size, environment)
         else:
-            leave_failure(job, preprocessor)
+            preprocessor.write_rules()  # gcc writes them, and leaves an older object
     except OSError as error:
         raise RunLocally("%s: cannot be written: %s" % (error.filename or job.output,
                                                         error.strerror))
@@ -2218,14 +2288,6 @@ def finish_job(job, preprocessor, connection, reply, environment):
     write_fully(2, merge_messages(preprocessor.messages, reply.stderr, environment))
     signalled = reply.status & 0x7f
     return 128 + signalled if signalled else reply.status >> 8
-
-
-def leave_failure(job, preprocessor):
-    """Leave what gcc leaves after an error: the dependency rules, an older object, but no
-    older assembler text. Raises OSError."""
-    preprocessor.write_rules()
-    if job.assembly and os.path.isfile(job.output) and not os.path.islink(job.output):
-        os.unlink(job.output)
 
 
 def receive_output(job, preprocessor, connection, size, environment):

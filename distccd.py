@@ -880,7 +880,7 @@ def open_nameless():
 # -------------------------------------------------------------------------------------------
 # Wire: exit codes, protocol 1 and compiler options, the same text in both scripts
 # pack_header read_exactly read_header long_to_short classify_option assembler_words_harmless
-# language_of leaves_include names_other_file
+# language_of
 # -------------------------------------------------------------------------------------------
 
 # The exit codes of the distcc 0.14 manual, section 2.9; 101 and 111 as C distcc has them.
@@ -1059,7 +1059,7 @@ REASONS_ELSEWHERE = {
         -dumpmachine -dumpversion -dumpfullversion -dumpspecs --version --target-help -emit-llvm
         -emit-ast --analyze -analyze -rewrite-objc -combine -verify-pch --precompile -Xarch_*""",
     "it prints about this machine or this run": """-v -H -Q -time -ftime-report* -fmem-report*
-        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -report-bug -fdbg-cnt-list
+        -fpre-ipa-mem-report -fpost-ipa-mem-report -fbacktrace -fstats -report-bug -fdbg-cnt-list
         -mdump-tune-features -freport-bug
         -ftime-report-details -fproc-stat-report* -fstack-usage-report -Rpass* -R*""",
     "it writes another file": """-gsplit-dwarf* -save-stats* --coverage -coverage -ftest-coverage
@@ -1202,54 +1202,6 @@ def language_of(source, compiler):
     return language
 
 
-# What preprocessed text may still do to the compiler's files.
-BLANKS = b" \t\r\n\v\f\0"
-ENDS_BEFORE_WORD = BLANKS + b"#:=/"
-
-
-def leaves_include(text):
-    """Tell whether text (bytes) may hold a live #include, #include_next, #import or #embed.
-
-    With -fdirectives-only gcc obeys them even in preprocessed text. Comments count as code
-    where they look like such a line; spliced lines must have been joined."""
-    for word in (b"include", b"import", b"embed"):
-        at = text.find(word)
-        while at >= 0:
-            if text[at - 1] in ENDS_BEFORE_WORD and ends_in_hash(
-                    text[text.rfind(b"\n", 0, at) + 1:at]):
-                return True
-            at = text.find(word, at + 1)
-    return False
-
-
-def ends_in_hash(line):
-    """Tell whether this beginning of a line is a # (in any spelling) and blanks or comments."""
-    line = line.rstrip(BLANKS)
-    if line[-1:] not in (b"#", b":", b"=", b"/"):
-        return False
-    while line.endswith(b"*/"):
-        start = line.rfind(b"/*", 0, -2)
-        if start < 0:
-            return True                 # the comment, and perhaps a #, began lines before
-        line = line[:start].rstrip(BLANKS)
-    for mark in (b"#", b"%:", b"??="):
-        if line.endswith(mark):
-            before = line[:-len(mark)].strip(BLANKS)
-            return before in (b"", b"\xef\xbb\xbf") or before.endswith(b"*/")
-    return False
-
-
-def names_other_file(text):
-    """Tell whether preprocessed text (bytes) has the assembler read a file (.incbin FILE,
-    .include "FILE") or the compiler load a precompiled header."""
-    if b".incbin" in text or b"pch_preprocess" in text:
-        return True
-    if b".include" not in text:
-        return False
-    import re
-    return re.search(rb'\.include[ \t]+\\?"|^[ \t]*\.include\b', text, re.M) is not None
-
-
 # -------------------------------------------------------------------------------------------
 # Request and reply: what is read from the client and written to it
 # Peer recv_request send_reply send_refusal
@@ -1350,7 +1302,8 @@ class Peer:
 
         Closing with bytes unread makes the kernel send a reset, which can overtake the answer."""
         try:
-            socket.socket(fileno=os.dup(self.out_fd)).shutdown(socket.SHUT_WR)
+            with socket.socket(fileno=os.dup(self.out_fd)) as connection:
+                connection.shutdown(socket.SHUT_WR)
         except OSError:
             return
         limit = time.monotonic() + DRAIN_S
@@ -1556,8 +1509,9 @@ def compiler_argv(command, compiler, family, source, output):
 class Worker:
     """What serves connections, one at a time: the options, the PATH and the places.
 
-    stopping counts the requests to stop. at_work is true from a whole request on: from there a
-    first request to stop lets the job finish. answering: nothing may interrupt it."""
+    stopping counts the requests to stop. The first one ends a job that has no whole request
+    yet; one that is at_work may finish for some seconds, then a second one ends it. Where a
+    stop would leave something behind (a process, half an answer) unstoppable is true."""
 
     def __init__(self, options, places=None):
         """places: Places, or None where one process serves one job at a time."""
@@ -1566,14 +1520,21 @@ class Worker:
         self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
                             RECURSION_GUARD: str(RECURSION_LIMIT)}
         self.stopping = 0
-        self.at_work = self.answering = False
+        self.serving = self.at_work = self.unstoppable = False
         self.title = ""
         self.note_group = lambda group: None
 
     def handle_stop(self):
-        """For signal handlers: end the job; if it is at work, let it finish until told twice."""
+        """For signal handlers: a request to stop. Raises Refused in the job that it ends."""
         self.stopping += 1
-        if not self.answering and (self.stopping > 1 or not self.at_work):
+        if self.stopping == 1:
+            signal.setitimer(signal.ITIMER_REAL, STOP_GRACE_S)      # brings the second one
+        if self.serving and not self.unstoppable:
+            self.check_stop()
+
+    def check_stop(self):
+        """Raise Refused if the job must end now."""
+        if self.stopping > int(self.at_work):
             raise Refused(EXIT_DISTCC_FAILED, "the daemon is stopping")
 
     def serve(self, peer, address):
@@ -1582,9 +1543,11 @@ class Worker:
         address: the client's, to be checked; None where a super-server has checked it."""
         began = time.monotonic()
         self.title = ""
-        self.at_work = self.answering = False
+        self.at_work = self.unstoppable = False
         level, outcome = "info", ""
         try:
+            self.serving = True
+            self.check_stop()
             if address is not None and not address_allowed(address, self.options.networks):
                 raise Refused(EXIT_DISTCC_FAILED, "address %s is not served" % address)
             outcome = self.serve_job(peer)
@@ -1593,12 +1556,13 @@ class Worker:
         except Exception as error:
             # The one place that answers for all faults of a job, so that none ends in a traceback.
             level, outcome = self.answer_fault(peer, error)
+        self.serving = False
         log(level, "%s: %s%s, %d bytes in, %d out, %.3f s" % (
             peer.name, self.title, outcome, peer.received, peer.sent, time.monotonic() - began))
 
     def answer_fault(self, peer, error):
         """Tell the client why its job was not done; return (level, text) for the log."""
-        self.answering = True
+        self.unstoppable = True
         level, code, reason = explain_fault(error)
         if not peer.received and isinstance(error, WireError):
             return "debug", "closed without a request"
@@ -1617,8 +1581,6 @@ class Worker:
         argv, source = recv_request(peer)
         self.title = printable(" ".join(argv[:1])) + ": "
         self.at_work = True
-        if self.stopping:
-            raise Refused(EXIT_DISTCC_FAILED, "the daemon is stopping")
         command = rebuild_command(argv)
         self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
         compiler = find_compiler(command.compiler, self.path, self.options.allow_compiler)
@@ -1630,7 +1592,7 @@ class Worker:
             status = self.compile_job(peer, command, compiler, source, directory.path)
             return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
         finally:
-            self.answering = True
+            self.unstoppable = True
             directory.remove()
             if self.places:
                 self.places.release()
@@ -1646,14 +1608,17 @@ class Worker:
             name = write_source(directory, source)
         argv = compiler_argv(command, compiler, family, name, output)
         log("debug", "%s: running %s" % (peer.name, printable(" ".join(argv), 2000)))
+        self.unstoppable = True
         run = Compile(argv, directory, environment, None if self.options.no_fifo else source, peer)
+        self.note_group(run.process.pid)
         try:
-            self.note_group(run.process.pid)
+            self.unstoppable = False
+            self.check_stop()
             status = run.run(self.options.job_lifetime)
         finally:
+            self.unstoppable = True
             run.end()
             self.note_group(0)
-        self.answering = True
         blame_machine(status, run.messages["stderr"])
         send_reply(peer, status, run.messages["stderr"], run.messages["stdout"], output)
         return status
@@ -1860,10 +1825,10 @@ class CompileServer(socketserver.ForkingTCPServer):
         self.collect_children(blocking=True)
 
     def on_stop(self, number):
-        """Signal handler: stop the daemon; or in a child its job, unless a terminal asks all."""
+        """Signal handler: stop the daemon; in a child its job, unless a terminal asks all."""
         if not self.in_child:
             self.stop_asked = True
-        if self.options.no_fork or self.in_child and number == signal.SIGTERM:
+        if self.options.no_fork or self.in_child and number != signal.SIGINT:
             self.worker.handle_stop()
 
     def on_hangup(self, _):
@@ -1947,18 +1912,18 @@ def kill_quietly(pid, signal_number):
 
 
 def set_signals(on_stop, on_hangup):
-    """Have SIGTERM and SIGINT call on_stop(number), SIGHUP on_hangup(number).
+    """Have SIGTERM, SIGINT and SIGALRM call on_stop(number), SIGHUP on_hangup(number).
 
     The rest is as a compiler should find it. A signal with a handler is at its default again in
     a compiler, an ignored one would be ignored there too. Children of a daemon inherit its
     handlers, which ask whose they are: setting them anew costs each job half a millisecond."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
-                   signal.SIGALRM, signal.SIGTSTP, signal.SIGTTOU, signal.SIGTTIN):
+                   signal.SIGTSTP, signal.SIGTTOU, signal.SIGTTIN):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)       # subprocess resets this one
-    signal.signal(signal.SIGTERM, lambda number, _: on_stop(number))
-    signal.signal(signal.SIGINT, lambda number, _: on_stop(number))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, lambda number, _: on_stop(number))
     signal.signal(signal.SIGHUP, lambda number, _: on_hangup(number))
 
 

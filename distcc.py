@@ -214,7 +214,9 @@ OPTIONS_BY_KIND = {
         -fdiagnostics-show-location=* -fexcess-precision=* -fexec-charset=* -ffixed-* -fcall-used-*
         -fcall-saved-* -ffp-contract=* -ffp-exception-behavior=* -ffp-model=* -ffp-eval-method=*
         -fivar-visibility=* -fira-algorithm=* -fira-region=* -flive-patching=*
-        -fmessage-length=* -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=*
+        -finline-limit=* -flifetime-dse=*
+        -ftree-parallelize-loops=* -fsso-struct=* -fira-verbose=* -fmessage-length=*
+        -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=*
         -fmudflap*
         -fname-mangling-version-* -fobjc-abi-version=* -fobjc-runtime=* -fopenmp=*
         -fpack-struct=* -fpatchable-function-entry=* -fpermitted-flt-eval-methods=*
@@ -264,7 +266,8 @@ REASONS_ELSEWHERE = {
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
         -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
         --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
-    "its messages show the source": """-fanalyzer -fdiagnostics-absolute-paths
+    "its messages depend on the source itself": """-fanalyzer -Wmisleading-indentation
+        -Werror=misleading-indentation -fdiagnostics-absolute-paths
         -fuse-line-directives -frewrite-*""",
     "it depends on this machine's processor": "-march=native -mtune=native -mcpu=native",
     "the object records the command or the macros": """-g3 -ggdb3 -gstabs* -gctf* -gbtf*
@@ -1354,7 +1357,7 @@ def wants_directives_only(job, path, environment):
     return (("gcc" in name or "g++" in name) and "clang" not in name
             and sys.platform != "darwin"        # where gcc is a name of clang
             and job.language != "assembler-with-cpp" and (modern or not strict)
-            and not job.has_option("-Wunused-macros", "-ftrack-macro-expansion", "-fopenmp")
+            and not job.has_option("-Wunused-macros", "-fopenmp")
             and environment.get("DISTCC_DIRECTIVES_ONLY") != "0")
 
 
@@ -1482,7 +1485,7 @@ class Preprocessor:
             raise RunLocally("the preprocessed source has %d bytes" % self.size)
         c_like = self.job.language in PREPROCESSED_FORM and self.job.language[:3] != "ass"
         faithful = not any(name in " ".join(self.job.here) for name in NAMES_EXPANDED_HERE)
-        files, raw = {os.fsencode(self.job.source)}, False
+        files, tricky = {os.fsencode(self.job.source)}, False
         for window in text_windows(self.text, self.size):
             if not c_like and names_other_file(window):
                 raise RunLocally("the source reads another file as it is compiled")
@@ -1490,10 +1493,10 @@ class Preprocessor:
                 raise RunLocally("std::source_location notes columns")
             for name, text in untrusted_pieces(window) if c_like else ():
                 files.add(unescape(name))
-                raw = raw or b'R"' in text
+                tricky = tricky or b'R"' in text or b"%:" in text or b"??=" in text
         if c_like:
             faithful = all([self.means_the_same(name) for name in files if name]) and faithful
-        if raw and self.directives_only:        # where daemons cannot tell code from comments
+        if tricky and self.directives_only:     # gcc skips %:include, raw strings hide others
             faithful = faithful and not any(map(leaves_include,
                                                 text_windows(self.text, self.size)))
         return faithful or not self.directives_only
@@ -1935,9 +1938,13 @@ def copy_content(source, target):
 
 
 def check_target(job):
-    """Raise RunLocally for an output that only the compiler itself knows how to write."""
+    """Raise RunLocally for an output that only the compiler itself knows how to write, or
+    refuses to, as when it is the source."""
     try:
-        mode = os.stat(job.output).st_mode
+        status = os.stat(job.output)
+        mode = status.st_mode
+        if os.path.exists(job.source) and os.path.samestat(status, os.stat(job.source)):
+            raise RunLocally("%s is source and output" % job.output)
     except OSError:
         if os.path.isdir(os.path.dirname(job.output) or "."):
             return

@@ -1038,7 +1038,9 @@ OPTIONS_BY_KIND = {
         -fdiagnostics-show-location=* -fexcess-precision=* -fexec-charset=* -ffixed-* -fcall-used-*
         -fcall-saved-* -ffp-contract=* -ffp-exception-behavior=* -ffp-model=* -ffp-eval-method=*
         -fivar-visibility=* -fira-algorithm=* -fira-region=* -flive-patching=*
-        -fmessage-length=* -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=*
+        -finline-limit=* -flifetime-dse=*
+        -ftree-parallelize-loops=* -fsso-struct=* -fira-verbose=* -fmessage-length=*
+        -fmax-errors=* -fmax-include-depth=* -fms-compatibility-version=*
         -fmudflap*
         -fname-mangling-version-* -fobjc-abi-version=* -fobjc-runtime=* -fopenmp=*
         -fpack-struct=* -fpatchable-function-entry=* -fpermitted-flt-eval-methods=*
@@ -1088,7 +1090,8 @@ REASONS_ELSEWHERE = {
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
         -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
         --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
-    "its messages show the source": """-fanalyzer -fdiagnostics-absolute-paths
+    "its messages depend on the source itself": """-fanalyzer -Wmisleading-indentation
+        -Werror=misleading-indentation -fdiagnostics-absolute-paths
         -fuse-line-directives -frewrite-*""",
     "it depends on this machine's processor": "-march=native -mtune=native -mcpu=native",
     "the object records the command or the macros": """-g3 -ggdb3 -gstabs* -gctf* -gbtf*

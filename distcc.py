@@ -2044,7 +2044,12 @@ def build(argv, environment):
     Raises Fatal when there is no such command, Interrupted when a signal ends us."""
     has_slot = False
     try:
-        return distribute(scan(argv), environment)
+        job = scan(argv)
+        try:
+            return distribute(job, environment)
+        except OSError as error:        # in our own files: the user's are dealt with
+            raise HostFailed(EXIT_IO_ERROR, "%s: %s: %s" % (
+                job.source, error.filename or "working files", error.strerror))
     except RunLocally as reason:
         debug("%s runs here: %s" % (argv[0], reason))
         has_slot = reason.has_slot
@@ -2052,7 +2057,7 @@ def build(argv, environment):
         if environment.get("DISTCC_FALLBACK") == "0":
             raise Fatal(fault.code, "%s; DISTCC_FALLBACK=0 forbids to run it here" % fault)
         warn("%s; running it here" % fault)
-    except (OSError, ValueError, LookupError, TypeError, MemoryError, RecursionError) as bug:
+    except (ValueError, LookupError, TypeError, MemoryError, RecursionError) as bug:
         warn("%s: internal error: %r in line %d; running it here"
              % (argv[-1], bug, bug.__traceback__.tb_lineno))
     if makes_file(argv) and not has_slot:

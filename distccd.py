@@ -1492,16 +1492,15 @@ def sweep_one(path, least_age_s):
         os.close(fd)
 
 
-NO_QUOTING = {"gcc": ["-fno-diagnostics-show-caret"], "clang": ["-fno-caret-diagnostics"], "": []}
-
-
 def compiler_argv(command, compiler, family, source, output):
     """Return the words that run the compiler. source: "-" or a path; output: a path."""
-    # A message that quotes its source line would quote whatever file of this machine a line
-    # marker names. Last, so that no option undoes it; twice, so that none swallows it (clang's
-    # -fdebug-compilation-dir takes the next word).
-    argv = [compiler] + command.options + 2 * NO_QUOTING[family]
-    if family == "clang":
+    argv = [compiler] + command.options
+    if family == "gcc":
+        # gcc opens the file that a line marker names to quote the line, whatever file that is.
+        # (clang quotes the text that it was given.) Last, so that no option undoes it; twice,
+        # so that an option that takes the next word does not swallow it.
+        argv += 2 * ["-fno-diagnostics-show-caret"]
+    if family == "clang" and command.language != "assembler":
         # clang names its unit after the main file, gcc after the line markers
         argv += ["-Xclang", "-main-file-name", "-Xclang", command.source]
     if command.directives_only:

@@ -262,7 +262,7 @@ REASONS_ELSEWHERE = {
         -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
         -working-directory*""",
     "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
-        -B* -no-integrated-cpp -Xclang -mllvm -gcc-toolchain --gcc-toolchain* --gcc-install-dir*
+        -B* -no-integrated-cpp -Xclang* -mllvm* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir*
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
         -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
         --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
@@ -1758,6 +1758,16 @@ class Connection:
         except OSError as error:
             raise HostFailed(EXIT_TRUNCATED, "connection lost: %s" % error.strerror)
 
+    def check_end(self):
+        """Raise WireError if there is more than the reply; does not wait for the end."""
+        self.socket.setblocking(False)
+        try:
+            more = self.socket.recv(1)
+        except OSError:                 # nothing yet, or a reset
+            return
+        if more:
+            raise WireError(EXIT_PROTOCOL_ERROR, "there is more after the reply")
+
     def close(self):
         """Hang up; a volunteer at work ends the job then."""
         if self.socket:
@@ -2292,6 +2302,7 @@ def finish_job(job, preprocessor, connection, reply, environment):
         if reply.status == 0:
             receive_output(job, preprocessor, connection, reply.size, environment)
         else:
+            connection.check_end()
             preprocessor.write_rules()  # gcc writes them, and leaves an older object
     except OSError as error:
         raise RunLocally("%s: cannot be written: %s" % (error.filename or job.output,
@@ -2308,6 +2319,7 @@ def receive_output(job, preprocessor, connection, size, environment):
     target = Target(job, environment)
     try:
         target.receive(connection, size)
+        connection.check_end()
         preprocessor.write_rules()
         target.commit()
     finally:

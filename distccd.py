@@ -515,7 +515,7 @@ def read_special(command, option, argument):
     elif option.startswith("-Wa,"):
         command.assembler_words += option[4:].split(",")
         command.options.append(option)
-    elif option[:2] not in ("-o", "-M") and not option.startswith("-Wp,"):
+    elif option in ("-M", "-MM") or option[:2] not in ("-o", "-M") and option[:4] != "-Wp,":
         refuse("option not allowed", option)
 
 
@@ -1086,7 +1086,7 @@ REASONS_ELSEWHERE = {
         -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
         -working-directory*""",
     "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
-        -B* -no-integrated-cpp -Xclang -mllvm -gcc-toolchain --gcc-toolchain* --gcc-install-dir*
+        -B* -no-integrated-cpp -Xclang* -mllvm* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir*
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
         -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
         --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
@@ -2027,7 +2027,7 @@ def become_user(options):
     if user.pw_uid == 0:
         raise Fatal(EXIT_BAD_ARGUMENTS, "not serving as root: choose another --user")
     try:
-        if LOG.path:
+        if LOG.path and stat.S_ISREG(os.fstat(LOG.fd).st_mode):
             os.fchown(LOG.fd, user.pw_uid, user.pw_gid)     # or SIGHUP could not open it again
         os.setgroups([group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem])
         os.setgid(user.pw_gid)

@@ -1251,8 +1251,8 @@ NAMES_EXPANDED_HERE = ("__DATE__", "__TIME__", "__TIMESTAMP__", "__BASE_FILE__")
 MACRO_SENSITIVE_WORDS = tuple(name.encode() for name in NAMES_EXPANDED_HERE) + (
     b"pragma message", b"redefine_extname", b"pop_macro", b"poison", b'system_header"',
     b'system_header\\"')
-# What -E itself defines (__AVX2__, __OPTIMIZE__) does not follow these pragmas.
-PRAGMAS_THAT_DEFINE = (b"GCC target", b"GCC optimize", b"push_options")
+# What gcc 12 -E defines does not follow #pragma GCC optimize; these names would tell.
+NAMES_OF_OPTIMIZATION = (b"include <", b'include "', b"__OPTIMIZE", b"__NO_INLINE__", b"_MATH_")
 # The system's and the compiler's own headers have none of these where it matters.
 TRUSTED_NAMES = (b"<", b"/usr/lib/gcc/", b"/usr/include/c++/", b"/usr/include/bits/",
                  b"/usr/include/sys/", b"/usr/include/linux/", b"/usr/include/asm",
@@ -1493,7 +1493,7 @@ class Preprocessor:
                 raise RunLocally("std::source_location notes columns")
             for name, text in untrusted_pieces(window) if c_like else ():
                 files.add(unescape(name))
-                tricky = tricky or b'R"' in text or b"%:" in text or b"??=" in text
+                tricky = tricky or hides_directives(text)
         if c_like:
             faithful = all([self.means_the_same(name) for name in files if name]) and faithful
         if tricky and self.directives_only:     # gcc skips %:include, raw strings hide others
@@ -1568,6 +1568,16 @@ def untrusted_pieces(text):
             trust[name] = (name.startswith(TRUSTED_NAMES)
                            or name.rpartition(b"/")[0] == b"/usr/include")
         trusted = trust[name]
+
+
+def hides_directives(text):
+    """Tell whether text may spell directives in ways that gcc -fdirectives-only leaves alone
+    (%:include), or has a raw string, in which daemons cannot tell them from code."""
+    if b'R"' not in text and b"%:" not in text and b"??=" not in text:
+        return False
+    import re
+    return re.search(rb'\b(?:u8|[uUL])?R"[^ ()\\\s"]{0,16}\(|^\s*(?:%:|\?\?=)',
+                     text, re.M) is not None
 
 
 def leaves_include(text):
@@ -1645,11 +1655,23 @@ def why_local(text, clang, with_messages):
         return "it reads another file as it is compiled"
     if clang:
         return "clang does not expand #pragma pack" if packs_by_macro(text) else ""
-    if any(pragma in text for pragma in PRAGMAS_THAT_DEFINE):
+    if b"GCC target" in text or optimizes_macros(text):
         return "its pragmas change the macros"
     if with_messages and b"GCC diagnostic" in text:
         return "the preprocessor does not obey #pragma GCC diagnostic"
     return ""
+
+
+def optimizes_macros(text):
+    """Tell whether text has a #pragma GCC optimize within whose reach the macros that it
+    defines are looked at."""
+    start = text.find(b"GCC optimize")
+    if start < 0:
+        return False
+    end = text.rfind(b"pop_options")
+    import re
+    reach = re.sub(rb"/\*.*?\*/|//[^\n]*", b"", text[start:end], flags=re.S)
+    return end < start or any(name in reach for name in NAMES_OF_OPTIMIZATION)
 
 
 def packs_by_macro(text):

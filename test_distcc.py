@@ -1,0 +1,6706 @@
+#!/usr/bin/env python3
+"""Tests of distcc.py and distccd.py: `python3 -m unittest`, and `python3 test_distcc.py bench`.
+
+Everything is real: compilers, daemons on free ports of the loopback interface, sockets, signals
+and full disks. Each test works in a directory of its own. Needs, beside Python: gcc, g++,
+clang, gobjc, gobjc++, ccache, socat, make, ninja, cmake and C distcc 3.4.
+"""
+
+import argparse
+import ast
+import asyncio
+import collections
+import concurrent.futures
+import contextlib
+import ctypes
+import difflib
+import fcntl
+import importlib.util
+import io
+import os
+import platform
+import pty
+import pwd
+import random
+import re
+import resource
+import select
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+import distcc
+import distccd
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CLIENT = os.path.join(HERE, "distcc.py")
+SERVER = os.path.join(HERE, "distccd.py")
+PYTHON = [sys.executable]
+PATIENCE_S = 60                         # longer than anything here takes on a busy machine
+
+
+# -------------------------------------------------------------------------------------------
+# Tools: daemons, clients, directories
+# Result run Daemon Case wait_until
+# -------------------------------------------------------------------------------------------
+
+class Result:
+    """What a finished command left: status (negative: signal), stdout and stderr as bytes."""
+
+    def __init__(self, status, stdout, stderr):
+        self.status, self.stdout, self.stderr = status, stdout, stderr
+
+    def __repr__(self):
+        return "status %d\nstdout %s\nstderr %s" % (
+            self.status, self.stdout.decode(errors="replace"), self.stderr.decode(errors="replace"))
+
+
+def run(argv, cwd=None, env=None, data=None, timeout_s=PATIENCE_S):
+    """Run a command to its end in a process group of its own; return its Result."""
+    process = subprocess.Popen(argv, cwd=cwd, env=env, start_new_session=True,
+                               stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        stdout, stderr = process.communicate(data, timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        raise AssertionError("hangs: %s\n%s" % (argv, stderr.decode(errors="replace")))
+    return Result(process.returncode, stdout, stderr)
+
+
+def wait_until(condition, what, timeout_s=PATIENCE_S):
+    """Return the first true value of condition(); fails, naming `what`, if none comes."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError("waited in vain for " + what)
+
+
+class Daemon:
+    """A running distccd.py: port, host (for DISTCC_HOSTS), process, log().
+
+    options: more words for its command line; env: changes to its environment (None removes)."""
+
+    def __init__(self, *options, env=None, listen="127.0.0.1"):
+        self.log_file = tempfile.TemporaryFile("w+b")
+        self.process = subprocess.Popen(
+            PYTHON + [SERVER, "--no-detach", "--log-stderr", "--verbose", "--port", "0",
+                      "--listen", listen] + list(options),
+            env=changed_environment(env or {}), stdin=subprocess.DEVNULL,
+            stdout=self.log_file, stderr=self.log_file, start_new_session=True)
+        found = wait_until(lambda: re.search(r"listening on (\S+) port (\d+)", self.log())
+                           or self.process.poll() is not None and "ended", "a daemon to listen")
+        if found == "ended":
+            raise AssertionError("the daemon ended: " + self.log())
+        self.port = int(found.group(2))
+        self.host = ("[%s]:%d" if ":" in listen else "%s:%d") % (listen, self.port)
+
+    def log(self):
+        """Return what the daemon has logged so far."""
+        size = os.fstat(self.log_file.fileno()).st_size
+        return os.pread(self.log_file.fileno(), size, 0).decode(errors="replace")
+
+    def job_lines(self):
+        """Return the log lines that sum up a job each; who only connected brought none."""
+        return [line for line in self.log().splitlines()
+                if "bytes in" in line and "closed without a request" not in line]
+
+    def stop(self):
+        """End the daemon and all its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.log_file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()
+
+
+def changed_environment(changes):
+    """Return our environment without distcc's own variables, and with changes applied;
+    a value of None removes the variable."""
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith(("DISTCC", "_DISTCC", "CCACHE"))
+                   and name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    for name, value in changes.items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    return environment
+
+
+class Case(unittest.TestCase):
+    """A test with a scratch directory `self.dir`; its TMPDIR lies in there as well."""
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="distcc-test-")
+        self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
+        self.tmp = self.path("tmp")
+        os.mkdir(self.tmp)
+
+    def path(self, name):
+        """Return the path of a name in the scratch directory."""
+        return os.path.join(self.dir, name)
+
+    def write(self, name, text):
+        """Write a file in the scratch directory, with its directories; return its path."""
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w" if isinstance(text, str) else "wb") as stream:
+            stream.write(text)
+        return path
+
+    def read(self, name):
+        """Return the bytes of a file in the scratch directory."""
+        with open(self.path(name), "rb") as stream:
+            return stream.read()
+
+    def daemon(self, *options, **keywords):
+        """Start a daemon that ends with the test."""
+        daemon = Daemon(*options, **keywords)
+        self.addCleanup(daemon.stop)
+        return daemon
+
+    def environment(self, hosts="", **changes):
+        """Return a client's environment: no home, messages off, no fallback to this machine
+        (so that a job which ought to be distributed and is not makes the test fail)."""
+        settings = {"DISTCC_HOSTS": hosts, "TMPDIR": self.tmp, "HOME": self.dir,
+                    "DISTCC_VERBOSE": "0", "DISTCC_FALLBACK": "0"}
+        settings.update(changes)
+        return changed_environment(settings)
+
+    def distcc(self, *words, hosts="", cwd=None, data=None, **changes):
+        """Run distcc.py with these words; return its Result. Keywords in capitals change its
+        environment."""
+        return run(PYTHON + [CLIENT] + list(words), cwd or self.dir,
+                   self.environment(hosts, **changes), data)
+
+
+# -------------------------------------------------------------------------------------------
+# Tools of the tests of the whole system
+# SystemCase as_nobody is_locked waiters_for exchange check_jobs warnings_in
+# -------------------------------------------------------------------------------------------
+
+ONE_C = "int one(void) { return 1; }\n"
+MAIN_C = "int main(void) { return 0; }\n"
+UID = os.geteuid()
+
+
+def as_nobody(argv):
+    """Return argv such that root runs it as nobody; root may write everywhere."""
+    return argv if UID else ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] + argv
+
+
+def is_locked(path):
+    """Tell whether some process holds a flock on a file."""
+    with contextlib.suppress(FileNotFoundError), open(path) as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def waiters_for(path):
+    """Return how many processes sleep until they get the flock on a file."""
+    try:
+        inode = os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
+    with open("/proc/locks") as stream:
+        return sum("->" in line and ":%d " % inode in line for line in stream)
+
+
+def exchange(port, request, answer):
+    """Send a request to a daemon, read as many bytes as `answer` has and the end of file."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
+        connection.sendall(request)
+        got = b""
+        while len(got) < len(answer) + 1:
+            piece = connection.recv(len(answer) + 1 - len(got))
+            if not piece:
+                break
+            got += piece
+        return got
+
+
+class SystemCase(Case):
+    """A Case with scripts for compilers, started clients and held locks."""
+
+    def setUp(self):
+        """Let everybody in: a daemon that was root runs as another user."""
+        super().setUp()
+        os.chmod(self.dir, 0o755)
+        self.locks = os.path.join(self.tmp, "distcc-%d" % UID)
+
+    def script(self, name, text):
+        """Write a shell script; return its path."""
+        path = self.write(name, "#!/bin/sh\n" + text)
+        os.chmod(path, 0o755)
+        return path
+
+    def path_with(self, *directories):
+        """Return a PATH that begins with directories of the scratch directory."""
+        return ":".join([self.path(name) for name in directories] + [os.environ["PATH"]])
+
+    def link(self, name, target=CLIENT):
+        """Make a symbolic link in the scratch directory; return its path."""
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.symlink(target, path)
+        return path
+
+    def client(self, *words, hosts="", cwd=None, data=None, **changes):
+        """Run distcc.py by its start line; return its Result. Like self.distcc otherwise."""
+        return run([CLIENT] + list(words), cwd or self.dir, self.environment(hosts, **changes),
+                   data)
+
+    def start(self, *words, hosts="", cwd=None, **changes):
+        """Start distcc.py by its start line; return the process, which ends with the test."""
+        process = subprocess.Popen(
+            [CLIENT] + list(words), cwd=cwd or self.dir, env=self.environment(hosts, **changes),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True)
+        self.addCleanup(process.communicate)
+        self.addCleanup(kill_group, process.pid)
+        return process
+
+    def finish(self, process):
+        """Wait for a started client; return its Result."""
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+        return Result(process.returncode, stdout, stderr)
+
+    def hold(self, *names):
+        """Lock files of the lock directory until the test ends; return the open files."""
+        os.makedirs(self.locks, 0o700, exist_ok=True)
+        held = []
+        for name in names:
+            stream = open(os.path.join(self.locks, name), "w")
+            self.addCleanup(stream.close)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            held.append(stream)
+        return held
+
+    def dead_port(self):
+        """Return a port of 127.0.0.1 that refuses connections until the test ends."""
+        holder = socket.socket()
+        self.addCleanup(holder.close)
+        holder.bind(("127.0.0.1", 0))
+        return holder.getsockname()[1]
+
+    def succeed(self, result):
+        """Check that a command succeeded without a word; return its Result."""
+        self.assertEqual((result.status, result.stderr), (0, b""), result)
+        return result
+
+
+def kill_quietly(pid):
+    """Kill a process that may have gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def kill_group(pid):
+    """Kill a process group that may have gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def check_jobs(daemon, expected):
+    """Check that a daemon has served so many jobs; return the log line of the last.
+
+    It logs a job when the client has its answer, so the line may be still to come."""
+    wait_until(lambda: len(daemon.job_lines()) >= expected, "job %d in the log" % expected, 10)
+    if len(daemon.job_lines()) != expected:
+        raise AssertionError("more than %d jobs: %s" % (expected, daemon.log()))
+    return daemon.job_lines()[-1] if expected else ""
+
+
+def warnings_in(result):
+    """Return the lines of distcc's own in the stderr of a Result, without their process id."""
+    return re.findall(r"^distcc\[\d+\] (.*)$", result.stderr.decode(errors="replace"), re.M)
+
+
+# -------------------------------------------------------------------------------------------
+# The scripts as wholes: shape, start-up, bytes on the wire
+# ShapeTest LoadedModulesTest TranscriptTest
+# -------------------------------------------------------------------------------------------
+
+class ShapeTest(unittest.TestCase):
+    """What holds of the text of both scripts."""
+
+    LONGEST_FUNCTION = 60
+    LONGEST_LINE = 99
+
+    def setUp(self):
+        """Read and parse both."""
+        self.texts = {}
+        for path in (CLIENT, SERVER):
+            with open(path, encoding="utf-8") as stream:
+                self.texts[os.path.basename(path)] = stream.read()
+        self.trees = {name: ast.parse(text) for name, text in self.texts.items()}
+
+    def wire_section(self, name):
+        """Return the lines of the section whose banner begins with `# Wire:`."""
+        rule = "# " + "-" * 91
+        lines = self.texts[name].splitlines()
+        begin = next(number for number, line in enumerate(lines) if line.startswith("# Wire:"))
+        after_banner = lines.index(rule, begin) + 1
+        return lines[begin:lines.index(rule, after_banner)]
+
+    def test_wire_sections_are_the_same_text(self):
+        """The scripts cannot import each other, so they repeat what both ends must agree on."""
+        client, server = map(self.wire_section, sorted(self.texts))
+        self.assertGreater(len(client), 100)
+        self.assertEqual(client, server, "\n" + "\n".join(
+            difflib.unified_diff(client, server, "distcc.py", "distccd.py", lineterm="")))
+
+    def test_functions_are_explained_and_short(self):
+        """Docstrings everywhere (an __init__ may leave it to its class), at most 60 lines."""
+        faults = []
+        for name, tree in self.trees.items():
+            for node in ast.walk(tree):
+                if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                    continue
+                children = [child for child in ast.walk(node)
+                            if isinstance(child, ast.FunctionDef) and child is not node]
+                if isinstance(node, ast.FunctionDef):
+                    for child in children:
+                        child.name = "__init__"         # a local function needs no docstring
+                    if node.end_lineno - node.lineno >= self.LONGEST_FUNCTION:
+                        faults.append("%s:%d: %s is long" % (name, node.lineno, node.name))
+                if node.name != "__init__" and not ast.get_docstring(node):
+                    faults.append("%s:%d: %s has no docstring" % (name, node.lineno, node.name))
+        self.assertEqual(faults, [])
+
+    def test_lines_and_handlers(self):
+        """No line is too long, no except takes everything, no tab or blank ends a line."""
+        faults = []
+        for name, text in self.texts.items():
+            for number, line in enumerate(text.splitlines(), 1):
+                if len(line) > self.LONGEST_LINE or line != line.rstrip() or "\t" in line:
+                    faults.append("%s:%d: %d columns, or blanks" % (name, number, len(line)))
+            faults += ["%s:%d: bare except" % (name, node.lineno)
+                       for node in ast.walk(self.trees[name])
+                       if isinstance(node, ast.ExceptHandler) and node.type is None]
+        self.assertEqual(faults, [])
+
+    def test_imports_are_of_the_standard_library(self):
+        """One file each, nothing to install, neither needs the other."""
+        here = [os.path.dirname(os.__file__), os.path.join(os.path.dirname(os.__file__),
+                                                           "lib-dynload")]
+        for name, tree in self.trees.items():
+            imported = set()
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add(node.module.partition(".")[0])
+            self.assertIn("os", imported)
+            for module in sorted(imported):
+                with self.subTest(script=name, module=module):
+                    if module not in sys.builtin_module_names:
+                        origin = importlib.util.find_spec(module).origin
+                        self.assertTrue(origin in ("built-in", "frozen")
+                                        or os.path.dirname(origin) in here
+                                        or os.path.dirname(os.path.dirname(origin)) in here,
+                                        origin)
+
+
+class LoadedModulesTest(SystemCase):
+    """What a client process may not load, because each costs milliseconds a job."""
+
+    DEAR = """subprocess socket signal re argparse tempfile shutil logging enum struct
+        hashlib random typing collections functools selectors contextlib locale encodings.idna
+        ctypes pathlib json site ipaddress traceback warnings datetime threading glob fnmatch
+        string textwrap inspect dataclasses weakref heapq bisect operator keyword reprlib
+        copyreg platform unittest importlib.util""".split()
+
+    def loaded(self, *words, hosts=""):
+        """Run a copy of distcc.py whose Python reports its imports; return their names."""
+        with open(CLIENT, encoding="utf-8") as stream:
+            text = stream.read()
+        python = self.script("python", 'exec /usr/bin/python3 -X importtime "$@"\n')
+        start_line = "python=/usr/bin/python3\n"
+        self.assertIn(start_line, text)
+        copy = self.write("distcc.py", text.replace(start_line, "python=%s\n" % python))
+        os.chmod(copy, 0o755)
+        result = run([copy] + list(words), self.dir, self.environment(hosts))
+        self.assertEqual(result.status, 0, result)
+        names = set(re.findall(r"^import time:.*\| +(\S+)$", result.stderr.decode(), re.M))
+        self.assertIn("fcntl", names)
+        return names
+
+    def test_remote_compile(self):
+        """Names, locks, preprocessor, connection, object: with _socket, select, time."""
+        with Daemon() as daemon:
+            self.write("one.c", '#include <stdio.h>\n' + ONE_C)
+            names = self.loaded("gcc", "-MD", "-g", "-c", "one.c", hosts=daemon.host)
+            check_jobs(daemon, 1)
+        self.assertEqual(sorted(names & set(self.DEAR)), [])
+        self.assertIn("_socket", names)
+
+    def test_local_command(self):
+        """A command that only becomes the compiler needs neither network nor poll."""
+        self.write("main.c", MAIN_C)
+        for words in (["gcc", "--version"], ["gcc", "main.c", "-o", "main"]):
+            with self.subTest(words=words):
+                names = self.loaded(*words, hosts="localhost")
+                self.assertEqual(sorted(names & set(self.DEAR + ["_socket", "select"])), [])
+
+
+REQUEST = b"".join([
+    b"DIST00000001", b"ARGC00000008", b"ARGV00000003gcc", b"ARGV00000003-O2", b"ARGV00000002-x",
+    b"ARGV0000000acpp-output", b"ARGV00000002-c", b"ARGV00000005one.i", b"ARGV00000002-o",
+    b"ARGV00000005one.o", b'DOTI00000019# 1 "one.c"\nint one = 1;\n'])
+REPLY = b"DONE00000001STAT00000000SERR00000004err\nSOUT00000004out\nDOTO00000006object"
+FAILURE = b"DONE00000001STAT00000300SERR00000004err\nSOUT00000000DOTO00000000"
+
+
+class TranscriptTest(SystemCase):
+    """The bytes on the wire, written out: both ends may not be wrong together."""
+
+    def test_client_sends_and_reads_these_bytes(self):
+        """A scripted volunteer takes the request and gives an answer."""
+        self.write("src/one.i", '# 1 "one.c"\nint one = 1;\n')
+        os.mkdir(self.path("out"))
+        for answer, status in ((REPLY, 0), (FAILURE, 3)):
+            with self.subTest(status=status), socket.create_server(("127.0.0.1", 0)) as listener:
+                port = listener.getsockname()[1]
+                process = self.start("gcc", "-O2", "-DX=1", "-I.", "-Wl,-s", "-c", "src/one.i",
+                                     "-o", "out/one.o", hosts="127.0.0.1:%d" % port)
+                listener.settimeout(PATIENCE_S)
+                connection = listener.accept()[0]
+                with connection:
+                    connection.settimeout(PATIENCE_S)
+                    request = b""
+                    wanted = REQUEST.replace(b"ARGV00000005one.i", b"ARGV00000009src/one.i")
+                    while len(request) < len(wanted):
+                        request += connection.recv(4096) or b"end of file" * 100
+                    connection.sendall(answer)
+                    self.assertEqual(connection.recv(1), b"")   # nothing after the request
+                result = self.finish(process)
+                self.assertEqual(request, wanted)
+                self.assertEqual((result.status, result.stderr), (status, b"err\n"))
+                self.assertEqual(result.stdout, b"" if status else b"out\n")
+                self.assertEqual(self.read("out/one.o"), b"object")     # kept by the failure
+
+    def test_nameless_source(self):
+        """Preprocessed text that does not name its file: objects and messages hold the name."""
+        self.write("one.i", ONE_C)
+        self.write("wrong.i", "int x = ;\n")
+        daemon = self.daemon()
+        for name in ("one", "wrong"):
+            plain = run(["gcc", "-c", name + ".i", "-o", "plain.o"], self.dir)
+            result = self.client("gcc", "-c", name + ".i", "-o", "ours.o", hosts=daemon.host)
+            self.assertEqual((result.status, result.stderr.splitlines()[:1]),
+                             (plain.status, plain.stderr.splitlines()[:1]))
+            self.assertTrue(self.read("ours.o") == self.read("plain.o"))
+
+    def test_daemon_reads_and_sends_these_bytes(self):
+        """A scripted client, and a compiler that is a script."""
+        self.script("bin/gcc", "while [ $1 != -o ]; do shift; done\n"
+                    "source=$(cat | tail -1)\n[ \"$source\" = 'int one = 1;' ] || exit 9\n"
+                    "echo err >&2\n[ -e %s ] && exit 3\n"
+                    "echo out; printf object > $2\n" % self.path("fail"))
+        daemon = self.daemon(env={"PATH": self.path_with("bin")})
+        upper = re.sub(rb"0000000[a-f]", lambda number: number.group().upper(), REQUEST)
+        self.assertNotEqual(upper, REQUEST)
+        for request in (REQUEST, upper):
+            self.assertEqual(exchange(daemon.port, request, REPLY), REPLY)
+        self.write("fail", "")
+        self.assertEqual(exchange(daemon.port, REQUEST, FAILURE), FAILURE)
+
+
+# -------------------------------------------------------------------------------------------
+# Starting: every way to call the file; what the compiler inherits
+# StartTest InheritanceTest
+# -------------------------------------------------------------------------------------------
+
+class StartTest(SystemCase):
+    """The file runs from wherever it is put, and under whatever name leads to it."""
+
+    def setUp(self):
+        """A compiler that says what it is given."""
+        super().setUp()
+        self.script("bin/gcc", 'echo "gcc: $*"\n')
+
+    def check(self, argv, **changes):
+        """Run a start of the client with the words `gcc a "b  c"`, and compare the output."""
+        settings = {"PATH": self.path_with("bin")}
+        settings.update(changes)
+        result = run(argv + ["gcc", "a", "b  c", "*"], self.dir, self.environment(**settings))
+        self.assertEqual((result.status, result.stdout, result.stderr),
+                         (0, b"gcc: a b  c *\n", b""), result)
+
+    def test_ways_to_start(self):
+        """Directly, through links, by PATH, by an interpreter, where names have blanks."""
+        spaced = self.path("a dir 'with' $blanks/distcc.py")
+        os.mkdir(os.path.dirname(spaced))
+        shutil.copy(CLIENT, spaced)
+        shutil.copy(CLIENT, self.path("distcc-copy.py"))
+        self.link("links/distcc")
+        self.link("links/again-distcc", "distcc")
+        for argv in ([CLIENT], [self.path("links/distcc")], [self.path("links/again-distcc")],
+                     ["./links/distcc"], ["distcc"], [spaced], ["./distcc-copy.py"],
+                     ["sh", CLIENT], ["sh", "distcc-copy.py"],
+                     PYTHON + [CLIENT], PYTHON + ["links/distcc"], ["/usr/bin/python3", spaced]):
+            with self.subTest(argv=argv):
+                self.check(argv, PATH=self.path_with("bin", "links"))
+
+    def test_read_only_directory(self):
+        """Where no bytecode can be kept, everything works all the same."""
+        os.mkdir(self.path("fixed"))
+        shutil.copy(CLIENT, self.path("fixed/distcc.py"))
+        os.chmod(self.path("fixed"), 0o555)
+        self.check(as_nobody([self.path("fixed/distcc.py")]))
+        self.assertEqual(os.listdir(self.path("fixed")), ["distcc.py"])
+
+    def test_spoilt_bytecode_and_hostile_environment(self):
+        """Neither PYTHON… variables nor a bad cache keep the client from starting."""
+        shutil.copy(CLIENT, self.path("distcc.py"))
+        self.check([self.path("distcc.py")])
+        for directory, _, names in os.walk(self.path("__pycache__")):
+            for name in names:
+                self.write(os.path.join(directory, name), "no bytecode")
+        self.check([self.path("distcc.py")])
+        self.write("os.py", "raise SystemExit(99)")
+        self.check([self.path("distcc.py")], PYTHONPATH=self.dir, PYTHONHOME="/nowhere",
+                   PYTHONHASHSEED="x", PYTHONVERBOSE="1", PYTHONINSPECT="1")
+
+
+class InheritanceTest(SystemCase):
+    """A compiler that runs here finds the world as if it had been called directly."""
+
+    OWN = {b"_DISTCC_SAFEGUARD", b"PWD", b"OLDPWD", b"_", b"SHLVL"}    # ours, and sh's
+
+    def environment_of(self, argv, environment):
+        """Return the environment that a command prints in the form of env -0."""
+        result = run(argv, self.dir, environment)
+        self.assertEqual(result.status, 0, result)
+        entries = (entry.partition(b"=") for entry in result.stdout.split(b"\0") if entry)
+        return {name: value for name, _, value in entries if name not in self.OWN}
+
+    def test_environment(self):
+        """CPython puts LC_CTYPE into the environment under the C locale; gcc must not see it."""
+        compiler = self.script("gcc", "exec env -0\n")
+        rows = [{}, {"LANG": "C"}, {"LANG": "C", "LC_ALL": "C"}, {"LC_CTYPE": "C"},
+                {"LC_CTYPE": ""}, {"LC_CTYPE": "C.UTF-8", "LANG": "C"}, {"LC_ALL": "POSIX"},
+                {"LC_CTYPE": "UTF-8"}, {"LANG": "en_US.UTF-8"}, {"ODD": "\udcff\n=\t"},
+                {"PATH": "/usr/bin:/bin::."}, {"PYTHONPATH": "/nowhere"}]
+        for row in rows:
+            plain = {name: None for name in os.environ if name[:3] == "LC_" or name == "LANG"}
+            environment = self.environment(**dict(plain, **row))
+            expected = self.environment_of([compiler], environment)
+            self.assertIn(b"DISTCC_HOSTS", expected)
+            for argv in ([CLIENT, compiler], ["/usr/bin/python3", CLIENT, compiler]):
+                with self.subTest(row=row, argv=argv):
+                    self.assertEqual(self.environment_of(argv, environment), expected)
+
+    def test_signals(self):
+        """Ignored and blocked signals are the caller's, not CPython's; nohup still holds."""
+        compiler = self.script("gcc", "exec grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status\n")
+        for setting in ("", "trap '' HUP;", "trap '' PIPE INT;"):
+            shell = ["sh", "-c", setting + ' exec "$@"', "sh"]
+            plain = self.succeed(run(shell + [compiler], self.dir, self.environment()))
+            for argv in ([CLIENT], PYTHON + [CLIENT]):
+                with self.subTest(setting=setting, argv=argv):
+                    result = self.succeed(run(shell + argv + [compiler], self.dir,
+                                              self.environment()))
+                    # SIGPIPE is as good as never meant to be ignored, and CPython cannot tell.
+                    self.assertEqual(result.stdout, plain.stdout.replace(
+                        b"SigIgn:\t0000000000001002", b"SigIgn:\t0000000000000002"))
+
+    def test_signals_of_the_preprocessor(self):
+        """The preprocessor's SIGPIPE and SIGXFSZ are at their defaults as well."""
+        # The last eight digits, less the topmost bits: 32 and 33 are the C library's own.
+        self.script("bin/gcc", "sed -n 's/^SigIgn:.*[08]\\(.......\\)$/\\1/p' /proc/self/status"
+                    " >> %s\nexec /usr/bin/gcc \"$@\"\n" % self.path("seen"))
+        self.write("one.c", ONE_C)
+        daemon = self.daemon()
+        for run_client in (self.client, self.distcc):
+            self.succeed(run_client("gcc", "-c", "one.c", hosts=daemon.host,
+                                    PATH=self.path_with("bin")))
+        self.assertEqual(self.read("seen"), b"0000000\n" * 2)
+
+    def test_no_process_stays_beside_the_compiler(self):
+        """The process that was started is the compiler in the end."""
+        compiler = self.script("gcc", "echo $$\n")
+        for argv in ([CLIENT], PYTHON + [CLIENT]):
+            process = subprocess.Popen(argv + [compiler, "--version"], stdout=subprocess.PIPE,
+                                       env=self.environment(), cwd=self.dir)
+            self.assertEqual(int(process.communicate(timeout=PATIENCE_S)[0]), process.pid)
+
+    def test_closed_descriptors(self):
+        """No working file becomes a standard stream, whichever of them are closed."""
+        self.write("one.c", "#warning look\n" + ONE_C)
+        self.succeed(run(["gcc", "-w", "-c", "one.c", "-o", "plain.o"], self.dir))
+        daemon = self.daemon()
+        for closed in ("<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+            for argv in ([CLIENT], PYTHON + [CLIENT]):
+                with self.subTest(closed=closed, argv=argv):
+                    result = run(["sh", "-c", 'exec "$@" ' + closed, "sh"] + argv
+                                 + ["gcc", "-c", "one.c", "-o", "one.o"], self.dir,
+                                 self.environment(daemon.host, DISTCC_VERBOSE="1"))
+                    self.assertEqual((result.status, result.stdout), (0, b""), result)
+                    self.assertEqual(self.read("one.o"), self.read("plain.o"))
+                    os.unlink(self.path("one.o"))
+        check_jobs(daemon, 10)
+
+
+# -------------------------------------------------------------------------------------------
+# Invoking: explicit, implicit, as the compiler; our own options
+# ExplicitTest MasqueradeTest OwnOptionsTest
+# -------------------------------------------------------------------------------------------
+
+class ExplicitTest(SystemCase):
+    """Which word is the compiler, and what becomes of the command."""
+
+    def test_where_the_compiler_is_left_out(self):
+        """An option, a source, an object or a library first: then the compiler is cc."""
+        self.script("bin/cc", 'echo "cc $*"\n')
+        self.script("bin/mycc", 'echo "mycc $*"\n')
+        implicit = ["-c", "-v", "one.c", "one.cc", "dir/one.cpp", "one.C", "one.S", "one.i",
+                    "one.o", "one.lo", "libone.a", "libone.so", "-"]
+        explicit = ["mycc", self.path("bin/mycc"), "./bin/mycc", "cc"]
+        for first in implicit + explicit:
+            with self.subTest(first=first):
+                result = self.client(first, "rest", PATH=self.path_with("bin"),
+                                     DISTCC_HOSTS="localhost")
+                name = "" if first in explicit else "cc "
+                words = name + os.path.basename(first) if first in explicit else "cc " + first
+                self.assertEqual((result.status, result.stdout.decode()),
+                                 (0, words + " rest\n"), result)
+
+    def test_a_program_from_source_to_library(self):
+        """Compile, archive, link in implicit form; the compile is distributed as cc."""
+        self.write("main.c", MAIN_C)
+        daemon = self.daemon()
+        self.succeed(self.client("-c", "main.c", hosts=daemon.host))
+        self.assertIn(" cc main.c: ", check_jobs(daemon, 1))
+        self.succeed(run(["ar", "rc", "libmain.a", "main.o"], self.dir))
+        for words in (["main.o", "-o"], ["libmain.a", "-o"], ["main.c", "-o"]):
+            self.succeed(self.client(*words, self.path("prog"), hosts=daemon.host))
+            self.succeed(run([self.path("prog")]))
+            os.unlink(self.path("prog"))
+        check_jobs(daemon, 1)
+
+    def test_missing_compiler(self):
+        """110, with or without hosts, for compiles and other commands."""
+        self.write("one.c", ONE_C)
+        for words in (["no-such-gcc", "-c", "one.c"], ["no-such-gcc", "--version"],
+                      ["./no-such-gcc", "one.o", "-o", "one"], ["./one.c/gcc", "-c", "one.c"]):
+            for fallback in "01":
+                with self.subTest(words=words, fallback=fallback):
+                    result = self.client(*words, hosts="localhost", DISTCC_FALLBACK=fallback)
+                    self.assertEqual((result.status, result.stdout), (110, b""))
+                    self.assertEqual(len(warnings_in(result)), 1)
+                    self.assertIn(words[0], warnings_in(result)[0])
+
+    def test_recursion_ends(self):
+        """A compiler that leads back to us ends with 111 after a few rounds."""
+        self.script("bin/gcc", 'echo round >> rounds\nexec "%s" gcc "$@"\n' % CLIENT)
+        self.write("one.c", ONE_C)
+        for words in (["--version"], ["-c", "one.c"], ["one.c", "-o", "one"]):
+            with self.subTest(words=words):
+                result = self.client("gcc", *words, hosts="localhost",
+                                     PATH=self.path_with("bin"))
+                self.assertEqual(result.status, 111, result)
+                self.assertLess(self.read("rounds").count(b"round"), 20)
+                os.unlink(self.path("rounds"))
+
+
+class MasqueradeTest(SystemCase):
+    """Links with compilers' names, ahead of the compilers in PATH."""
+
+    NAMES = ("gcc", "g++", "cc", "clang", "x86_64-linux-gnu-gcc")
+
+    def setUp(self):
+        """Compilers that print name, PATH, depth of calls and words, and links before them."""
+        super().setUp()
+        for name in self.NAMES:
+            self.script("bin/" + name, 'echo "%s $PATH $_DISTCC_SAFEGUARD: $*"\n' % name)
+            self.link("links/" + name)
+
+    def test_names_and_paths(self):
+        """Every entry up to and including ours is gone for the compiler."""
+        self.link("links2/gcc", self.path("links/gcc"))
+        rows = [("links:bin", "bin"), ("bin2:links:bin", "bin"), ("links:bin:bin2", "bin:bin2"),
+                ("links:links2:bin", "bin"), ("links:bin2:links2:bin", "bin"),
+                ("links/:bin", "bin"), ("links:nowhere:bin:nowhere", "nowhere:bin:nowhere")]
+        for before, after in rows:
+            full = [":".join(map(self.path, text.split(":"))) for text in (before, after)]
+            with self.subTest(path=before):
+                result = self.succeed(run(["/bin/sh", "-c", "gcc --version x"], self.dir,
+                                          self.environment(PATH=full[0])))
+                self.assertEqual(result.stdout.decode(), "gcc %s 1: --version x\n" % full[1])
+        for name in self.NAMES:
+            with self.subTest(name=name):
+                result = self.succeed(run([self.path("links/" + name), "one.o", "-o", "one"],
+                                          self.dir, self.environment(
+                                              PATH=self.path_with("links", "bin"))))
+                self.assertTrue(result.stdout.startswith(name.encode() + b" "), result)
+
+    def test_never_itself(self):
+        """Without another compiler in PATH there is none."""
+        copies = self.path("copies")
+        os.mkdir(copies)
+        shutil.copy(CLIENT, copies + "/gcc")
+        system = "/usr/bin-without-compilers"
+        for path, status in ((self.path("links"), 110), (self.path("links") + ":" + system, 110),
+                             (copies, 110), (self.path("links") + ":" + copies, 110)):
+            with self.subTest(path=path):
+                result = run([self.path("links/gcc"), "--version"], self.dir,
+                             self.environment(PATH=path))
+                self.assertEqual(result.status, status, result)
+
+    def test_relative_path_entries(self):
+        """An entry that is relative, or empty, is found out as well."""
+        for path, cwd in (("links:bin", self.dir), (":../bin", self.path("links")),
+                          (".:../bin", self.path("links"))):
+            with self.subTest(path=path):
+                result = self.succeed(run(["/bin/sh", "-c", "gcc --version"], cwd,
+                                          self.environment(PATH=path)))
+                self.assertRegex(result.stdout, rb"^gcc [./]*bin 1: --version\n")
+
+    def test_compiles_and_ccache_further_along(self):
+        """Real compilers: compiles are distributed under their own name; ccache runs the rest."""
+        self.write("one.c", MAIN_C)
+        self.write("two.cc", MAIN_C)
+        self.write("three.cc", MAIN_C)
+        self.link("links/clang++")
+        self.link("cache/gcc", shutil.which("ccache"))
+        daemon = self.daemon()
+        environment = self.environment(daemon.host, CCACHE_DIR=self.path("ccache"),
+                                       PATH=self.path_with("links", "cache"))
+        for count, command in enumerate(("gcc -c one.c", "g++ -c two.cc", "clang++ -c three.cc",
+                                         "x86_64-linux-gnu-gcc -c one.c -o four.o"), 1):
+            with self.subTest(command=command):
+                self.succeed(run(command.split(), self.dir, environment))
+                name, source = command.split()[0], command.split()[2]
+                self.assertIn(" %s %s: " % (name, source), check_jobs(daemon, count))
+        self.succeed(run(["gcc", "one.o", "-o", "one"], self.dir, environment))
+        self.succeed(run([self.path("one")]))
+        statistics = run(["ccache", "-s", "-v"], self.dir, environment).stdout.decode()
+        self.assertRegex(statistics, r"(?i)called for link\w*:? +1")
+
+
+class OwnOptionsTest(SystemCase):
+    """What distcc.py itself is asked for."""
+
+    def test_usage_and_version(self):
+        """Help goes where it was asked for; no words at all is an error."""
+        for words, status, stdout, stderr in (
+                ([], 101, rb"", rb"Usage:(.|\n)*DISTCC_HOSTS"),
+                (["--help"], 0, rb"Usage:(.|\n)*--version(.|\n)*DISTCC_HOSTS", rb""),
+                (["--version"], 0, rb"distcc.py [\d.]+\n.*protocol.* 1\b.*\b4200\n", rb""),
+                (["--scan"], 101, rb"", rb"distcc\[\d+\] error: .*--scan.*\n")):
+            with self.subTest(words=words):
+                result = self.client(*words)
+                self.assertEqual(result.status, status)
+                for text, pattern in ((result.stdout, stdout), (result.stderr, stderr)):
+                    self.assertRegex(text, rb"\A" + pattern + rb"(.|\n)*\Z")
+                    self.assertEqual(text == b"", pattern == b"")
+
+    def test_options_after_the_compiler_are_its_own(self):
+        """`distcc.py gcc --version` is gcc's version."""
+        plain = run(["gcc", "--version"])
+        self.assertEqual(self.client("gcc", "--version").stdout, plain.stdout)
+        self.assertEqual(self.client("cc", "--help").stdout, run(["cc", "--help"]).stdout)
+
+    def test_scan(self):
+        """What becomes of a command, without doing it."""
+        self.write("one.c", ONE_C)
+        for words, text in ((["gcc", "-c", "one.c"], r"^is distributed: one.c is compiled to "
+                             r"one.o\npreprocessed here: +gcc -E .*\ncompiled there: +gcc .*\n$"),
+                            (["-c", "one.c"], r"^is distributed: (.|\n)*compiled there: +cc "),
+                            (["gcc", "one.c"], r"^runs here: .*links\n$"),
+                            (["gcc", "-c", "one.c", "-march=native"], "^runs here: .*native"),
+                            (["no-such-gcc", "-c", "one.c"], "^runs here: .*not found")):
+            with self.subTest(words=words):
+                result = self.succeed(self.client("--scan", *words))
+                self.assertRegex(result.stdout.decode(), text)
+        self.assertEqual(sorted(os.listdir(self.dir)), ["one.c", "tmp"])
+
+    def test_hosts_and_concurrency(self):
+        """--show-hosts lists them in full; -j adds the limits up."""
+        result = self.client("--show-hosts", hosts="a b:1/2 [::1]/3 localhost/5 # c")
+        self.assertEqual(self.succeed(result).stdout,
+                         b"a:4200/4\nb:1/2\n[::1]:4200/3\nlocalhost/5\n")
+        self.assertEqual(self.client("-j", hosts="a b:1/2 [::1]/3 localhost/5").stdout, b"14\n")
+        processors = run(["nproc"]).stdout
+        self.assertEqual(self.client("-j", hosts="localhost").stdout, processors)
+        self.assertEqual(self.client("-j", hosts="").stdout, processors)
+
+
+# -------------------------------------------------------------------------------------------
+# Hosts: the words of the list, and where it comes from
+# ParseHostsTest HostListTest
+# -------------------------------------------------------------------------------------------
+
+class ParseHostsTest(unittest.TestCase):
+    """parse_hosts as a table."""
+
+    def parse(self, text):
+        """Return [(name, port, limit or "own")] and the words complained of."""
+        hosts, complaints = distcc.parse_hosts(text)
+        for position, host in enumerate(hosts):
+            self.assertEqual(host.position, position)
+            self.assertEqual(host.in_place, host.name == "localhost")
+        own = distcc.processor_count()
+        return ([(host.name, host.port, "own" if host.in_place and host.limit == own
+                  else host.limit) for host in hosts],
+                [re.search(r"list: (.*) is ignored: .", complaint).group(1)
+                 for complaint in complaints])
+
+    def test_good_words(self):
+        """Names, addresses, ports, limits, comments."""
+        for text, hosts in (
+                ("", []), (" \n\t# nothing\n#\n", []),
+                ("angry toey:4202 localhost", [("angry", 4200, 4), ("toey", 4202, 4),
+                                               ("localhost", 4200, "own")]),
+                ("a/1 b:2/3", [("a", 4200, 1), ("b", 2, 3)]),
+                ("localhost/7", [("localhost", 4200, 7)]),
+                ("127.0.0.1 10.1.2.3:1", [("127.0.0.1", 4200, 4), ("10.1.2.3", 1, 4)]),
+                ("[::1] [fe80::1]:65535 [::2]/9 [fd00::3]:1/1000",
+                 [("::1", 4200, 4), ("fe80::1", 65535, 4), ("::2", 4200, 9),
+                  ("fd00::3", 1, 1000)]),
+                ("[fe80::1%eth0]:9", [("fe80::1%eth0", 9, 4)]),
+                ("a # b c\n  d#e\nf", [("a", 4200, 4), ("d", 4200, 4), ("f", 4200, 4)]),
+                ("a a:4200", [("a", 4200, 4), ("a", 4200, 4)]),
+                ("my_box x.example.org. UPPER-1", [("my_box", 4200, 4),
+                                                   ("x.example.org.", 4200, 4),
+                                                   ("UPPER-1", 4200, 4)]),
+                ("a\tb\r\nc", [("a", 4200, 4), ("b", 4200, 4), ("c", 4200, 4)])):
+            with self.subTest(text=text):
+                self.assertEqual(self.parse(text), (hosts, []))
+
+    def test_malformed_words(self):
+        """Each is named and left out; its neighbours stay."""
+        for word in ("a:", "a:0", "a:65536", "a:port", "a:-1", "a:1:2", "::1", "fe80::1/2", "[::1",
+                     "[]", "[]:1", "[::1]x", "[a]", "a/", "a/0", "a/-1", "a/1001", "a/x", "a/1/2",
+                     "a:+1", "a:1_0", "a:\u0661", "a/1.5", ":1", "/4", "@", "user@a", "a,lzo",
+                     "-a", "--randomize", "+zeroconf", "localhost:4200", "localhost:1/2", "a;b",
+                     "a" * 254, "h\u00f6st", "a:99999999999", "a/" + "9" * 5000, "$HOST", "..."):
+            with self.subTest(word=word):
+                hosts, complaints = self.parse("x %s y/2" % word)
+                self.assertEqual(hosts, [("x", 4200, 4), ("y", 4200, 2)])
+                self.assertEqual(complaints, [word[:100]])
+
+
+class HostListTest(SystemCase):
+    """Where the list comes from, and what happens without one."""
+
+    def listed(self, **changes):
+        """Return the hosts that the client sees, in the environment with these changes."""
+        result = self.client("--show-hosts", **changes)
+        self.assertEqual(result.status, 0, result)
+        return result.stdout.decode().split()
+
+    def test_order_of_places(self):
+        """DISTCC_HOSTS, $DISTCC_DIR/hosts, ~/.distcc/hosts; the first that is there decides."""
+        self.write("own/hosts", "own # a comment\n")
+        self.write(".distcc/hosts", "# of the user\n home:1/2\n\nsecond\n")
+        os.mkdir(self.path("empty"))
+        own = self.path("own")
+        for changes, hosts in (
+                ({"DISTCC_HOSTS": "variable", "DISTCC_DIR": own}, ["variable:4200/4"]),
+                ({"DISTCC_HOSTS": "", "DISTCC_DIR": own}, []),
+                ({"DISTCC_HOSTS": None, "DISTCC_DIR": own}, ["own:4200/4"]),
+                ({"DISTCC_HOSTS": None}, ["home:1/2", "second:4200/4"]),
+                ({"DISTCC_HOSTS": None, "DISTCC_DIR": self.path("empty")},
+                 ["home:1/2", "second:4200/4"]),
+                ({"DISTCC_HOSTS": None, "DISTCC_DIR": self.path("nowhere")},
+                 ["home:1/2", "second:4200/4"])):
+            with self.subTest(changes=changes):
+                self.assertEqual(self.listed(**changes), hosts)
+
+    def test_unreadable_file(self):
+        """A hosts file that cannot be read is named, and the next place is asked."""
+        os.makedirs(self.path("own/hosts"))
+        self.write(".distcc/hosts", "home")
+        result = self.client("--show-hosts", DISTCC_HOSTS=None, DISTCC_DIR=self.path("own"))
+        self.assertEqual((result.status, result.stdout), (0, b"home:4200/4\n"))
+        self.assertEqual(len(warnings_in(result)), 1)
+        self.assertIn("own/hosts", warnings_in(result)[0])
+
+    def test_no_hosts(self):
+        """A local build with one message; 106 where that is forbidden."""
+        self.write("one.c", ONE_C)
+        self.write("own/hosts", "# none yet\n")
+        for changes in ({"DISTCC_HOSTS": ""}, {"DISTCC_HOSTS": " # angry"},
+                        {"DISTCC_HOSTS": "a:b"},
+                        {"DISTCC_HOSTS": None, "DISTCC_DIR": self.path("own")}):
+            malformed = changes["DISTCC_HOSTS"] == "a:b"
+            with self.subTest(changes=changes):
+                result = self.client("gcc", "-c", "one.c", DISTCC_FALLBACK=None, **changes)
+                self.assertEqual(result.status, 0, result)
+                self.assertEqual(len(warnings_in(result)), 1 + malformed, result)
+                os.unlink(self.path("one.o"))
+                result = self.client("gcc", "-c", "one.c", **changes)
+                self.assertEqual(result.status, 106, result)
+                self.assertEqual(len(warnings_in(result)), 1 + malformed, result)
+                self.assertFalse(os.path.exists(self.path("one.o")))
+
+    def test_malformed_word_among_good_ones(self):
+        """It is named in a warning, and the others serve."""
+        self.write("one.c", ONE_C)
+        daemon = self.daemon()
+        result = self.client("gcc", "-c", "one.c", hosts="bad:port %s" % daemon.host)
+        self.assertEqual(result.status, 0)
+        self.assertRegex("\n".join(warnings_in(result)), r"\Awarning: .*bad:port.*\Z")
+        check_jobs(daemon, 1)
+
+    def test_localhost_and_addresses_of_this_machine(self):
+        """localhost runs in place, without a word; 127.0.0.1 and ::1 go through a daemon."""
+        self.write("one.c", ONE_C)
+        plain, modern = self.daemon(), self.daemon(listen="::1")
+        for hosts, counts in (("localhost", (0, 0)), (plain.host, (1, 0)),
+                              (modern.host + "/2", (1, 1))):
+            with self.subTest(hosts=hosts):
+                self.succeed(self.client("gcc", "-c", "one.c", hosts=hosts))
+                check_jobs(plain, counts[0])
+                check_jobs(modern, counts[1])
+
+
+# -------------------------------------------------------------------------------------------
+# Scheduling, without clocks: who gets a job, who waits, who is left alone
+# ChoiceTest WaitingTest BackoffTest LockTroubleTest LocalJobsTest
+# -------------------------------------------------------------------------------------------
+
+class SchedulingCase(SystemCase):
+    """One daemon under several addresses: hosts that differ for the client alone."""
+
+    @classmethod
+    def setUpClass(cls):
+        """Start the daemon."""
+        cls.volunteer = Daemon(listen="0.0.0.0")
+        cls.addClassCleanup(cls.volunteer.stop)
+
+    def setUp(self):
+        """Sources, one for each of some jobs."""
+        super().setUp()
+        os.chmod(self.dir, 0o777)
+        for number in range(8):
+            self.write("%d.c" % number, ONE_C)
+
+    def address(self, number):
+        """Return an address of the daemon, without a limit; number: 1 to 254."""
+        return "127.0.0.%d:%d" % (number, self.volunteer.port)
+
+    def slot(self, number, slot):
+        """Return the name of a slot's file in the lock directory."""
+        return "%s-%d" % (self.address(number).replace(":", "_"), slot)
+
+    def taken_by(self, hosts, **changes):
+        """Compile once; return the last byte of the address that did it."""
+        result = self.client("gcc", "-c", "0.c", hosts=hosts, DISTCC_VERBOSE="1", **changes)
+        self.assertEqual(result.status, 0, result)
+        return int(re.search(r"compile 0\.c on 127\.0\.0\.(\d+)", result.stderr.decode()).group(1))
+
+
+class ChoiceTest(SchedulingCase):
+    """running / limit decides, then the order of the list, but for hosts known to be slow."""
+
+    def test_lone_jobs_go_to_the_first_host(self):
+        """One after the other, while nothing is known of the hosts."""
+        hosts = " ".join(map(self.address, (3, 1, 2)))
+        self.assertEqual([self.taken_by(hosts) for _ in range(3)], [3, 3, 3])
+
+    def test_leaky_buckets(self):
+        """Limits and running jobs, and the host that the next job must take."""
+        for limits, running, expected in (
+                ((4, 4, 4), (0, 0, 0), 1), ((4, 4, 4), (1, 0, 0), 2), ((4, 4, 4), (1, 1, 0), 3),
+                ((4, 4, 4), (1, 1, 1), 1), ((4, 4, 4), (2, 1, 1), 2), ((4, 4, 4), (4, 4, 3), 3),
+                ((4, 8), (1, 0), 2), ((4, 8), (1, 1), 2), ((4, 8), (1, 2), 1), ((2, 8), (1, 3), 2),
+                ((2, 8), (1, 4), 1), ((2, 8), (0, 1), 1), ((8, 2), (1, 0), 2), ((1, 4), (1, 3), 2),
+                ((1, 1, 1), (1, 0, 0), 2), ((3, 1), (2, 0), 2), ((1, 3), (0, 0), 1)):
+            with self.subTest(limits=limits, running=running):
+                self.check_choice(limits, [range(count) for count in running], expected)
+
+    def test_which_slots_are_taken_does_not_matter(self):
+        """Jobs end in any order, and leave holes."""
+        for limits, taken, expected in (
+                ((4, 4), ([3], []), 2), ((4, 4), ([3], [0]), 1), ((4, 4), ([2, 3], [1]), 2),
+                ((4, 4), ([1, 3], [2, 0]), 1), ((2, 8), ([1], [7, 5, 3]), 2),
+                ((3, 3, 3), ([1, 2], [2], [0, 2]), 2)):
+            with self.subTest(limits=limits, taken=taken):
+                self.check_choice(limits, taken, expected)
+
+    def check_choice(self, limits, taken, expected):
+        """Hold slots (their numbers, for each host); see who gets the job."""
+        held = self.hold(*(self.slot(host, slot) for host, slots in enumerate(taken, 1)
+                           for slot in slots))
+        hosts = " ".join("%s/%d" % (self.address(host), limit)
+                         for host, limit in enumerate(limits, 1))
+        try:
+            self.assertEqual(self.taken_by(hosts), expected)
+        finally:
+            for stream in held:
+                stream.close()
+            shutil.rmtree(self.locks)       # with it goes what was learned of speeds
+
+    def test_slow_hosts_come_last(self):
+        """As the speeds file has it; a few jobs or small differences mean nothing."""
+        hosts = " ".join(map(self.address, (1, 2)))
+        names = [self.address(number).replace(":", "_") for number in (1, 2)]
+        for first, second, expected in (
+                ("1000 10 9", "1000 1 9", 2), ("1000 1 9", "1000 10 9", 1),
+                ("1000 10 1", "1000 1 9", 1), ("1000 1.3 9", "1000 1 9", 1),
+                ("1000 10 9", "1000 1 1", 1)):
+            with self.subTest(first=first, second=second):
+                os.makedirs(self.locks, 0o700, exist_ok=True)
+                self.write(self.locks + "/speeds", "%s %s\n%s %s\n"
+                           % (names[0], first, names[1], second))
+                self.assertEqual(self.taken_by(hosts), expected)
+
+    def test_garbage_for_speeds(self):
+        """Whatever the file holds, the job is done, by the first host."""
+        hosts = " ".join(map(self.address, (1, 2)))
+        name = self.address(1).replace(":", "_")
+        for text in (b"\0" * 5000, b"\xff\xfe garbage\n" * 9, b"%s nan nan 9\n",
+                     b"%s inf 1 9\n", b"%s 1e400 1 3\n", b"%s -1 -1 -1\n",
+                     b"%s 1 1 " + b"9" * 5000, b"%s 0 0 0\n", b"%s 1 2 3 4\n", b"x" * 300000, b""):
+            with self.subTest(text=text[:20]):
+                os.makedirs(self.locks, 0o700, exist_ok=True)
+                self.write(self.locks + "/speeds", text.replace(b"%s", name.encode()))
+                self.assertEqual(self.taken_by(hosts), 1)
+        os.unlink(self.locks + "/speeds")
+        os.mkdir(self.locks + "/speeds")
+        self.assertEqual(self.taken_by(hosts), 1)
+
+
+class WaitingTest(SchedulingCase):
+    """Every slot taken: jobs queue, and the kernel's locks are all there is."""
+
+    def setUp(self):
+        """One host with one slot."""
+        super().setUp()
+        self.hosts = self.address(1) + "/1"
+        self.queue = self.locks + "/queue"
+
+    def start_one(self, number):
+        """Start the compile of one source."""
+        return self.start("gcc", "-c", "%d.c" % number, hosts=self.hosts,
+                          DISTCC_LOG=self.path("log"))
+
+    def await_waiters(self, count):
+        """Wait until so many clients sleep before the turnstile."""
+        wait_until(lambda: waiters_for(self.queue) == count, "%d clients in the queue" % count)
+
+    def start_at_turnstile(self, number):
+        """Start a compile; wait until its client stands at the turnstile, before all others."""
+        turnstile, = self.hold("queue")
+        process = self.start_one(number)
+        self.await_waiters(1)
+        turnstile.close()
+        self.await_waiters(0)
+        return process
+
+    def start_in_queue(self, number, ahead):
+        """Start a compile; wait until it sleeps with `ahead` others before the turnstile."""
+        process = self.start_one(number)
+        self.await_waiters(ahead + 1)
+        return process
+
+    def test_jobs_wait_and_go_on_when_a_slot_is_freed(self):
+        """Five jobs wait for one slot; the first at the turnstile goes first, all are done."""
+        slot, = self.hold(self.slot(1, 0))
+        done = len(self.volunteer.job_lines())
+        processes = [self.start_at_turnstile(0)]
+        processes += [self.start_in_queue(number, number - 1) for number in range(1, 5)]
+        self.assertEqual([process.poll() for process in processes], [None] * 5)
+        check_jobs(self.volunteer, done)
+        slot.close()
+        for process in processes:
+            self.succeed(self.finish(process))
+        order = re.findall(r"compile (\d)\.c", self.read("log").decode())
+        self.assertEqual(sorted(order), list("01234"))
+        self.assertEqual(order[0], "0")
+
+    def test_nobody_jumps_the_queue(self):
+        """While somebody stands at the turnstile, a free slot is not for newcomers."""
+        turnstile, = self.hold("queue")
+        process = self.start_in_queue(0, 0)
+        self.assertIsNone(process.poll())
+        turnstile.close()
+        self.succeed(self.finish(process))
+
+    def test_waiters_survive_the_first_ones_death(self):
+        """kill -9 of the client at the turnstile lets the next one in."""
+        slot, = self.hold(self.slot(1, 0))
+        first, second = self.start_at_turnstile(0), self.start_in_queue(1, 0)
+        kill_group(first.pid)
+        self.assertEqual(self.finish(first).status, -signal.SIGKILL)
+        self.await_waiters(0)
+        slot.close()
+        self.succeed(self.finish(second))
+
+    def test_interrupted_while_waiting(self):
+        """SIGTERM ends a client that waits, and no compiler is started here."""
+        self.hold(self.slot(1, 0))
+        process = self.start_at_turnstile(0)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(self.finish(process).status, -signal.SIGTERM)
+        self.assertFalse(os.path.exists(self.path("0.o")))
+
+    def test_killed_holder_frees_its_slot(self):
+        """kill -9 in the middle of a remote job: the next job gets the slot at once."""
+        os.mkfifo(self.path("gate"), 0o666)
+        os.chmod(self.path("gate"), 0o666)
+        self.script("bin/gcc", "cat < %s > /dev/null\n" % self.path("gate"))
+        slow = self.daemon(env={"PATH": self.path_with("bin")})
+        hosts = slow.host + "/1"
+        process = self.start("gcc", "-c", "0.c", hosts=hosts)
+        slot = "%s/%s-0" % (self.locks, slow.host.replace(":", "_"))
+        wait_until(lambda: ": running " in slow.log(), "the compiler to run")
+        self.assertTrue(is_locked(slot))
+        kill_group(process.pid)
+        self.finish(process)
+        self.assertFalse(is_locked(slot))
+        wait_until(lambda: "client gone" in slow.log(), "the daemon to notice")
+
+
+class BackoffTest(SchedulingCase):
+    """A host that cannot be reached is left alone for a while."""
+
+    def setUp(self):
+        """A dead host first, then one that lives."""
+        super().setUp()
+        self.dead = "127.0.0.1:%d" % self.dead_port()
+        self.hosts = "%s %s" % (self.dead, self.address(2))
+        self.note = "%s/backoff-%s" % (self.locks, self.dead.replace(":", "_"))
+
+    def compile(self, warnings, hosts=None, status=0, **changes):
+        """Compile once; check how often distcc warns and return the warnings."""
+        done = len(self.volunteer.job_lines())
+        result = self.client("gcc", "-c", "0.c", hosts=hosts or self.hosts, **changes)
+        self.assertEqual(result.status, status, result)
+        self.assertEqual(len(warnings_in(result)), warnings, result)
+        if not hosts:
+            check_jobs(self.volunteer, done + 1)
+        return "\n".join(warnings_in(result))
+
+    def test_next_host_takes_over(self):
+        """One warning, then silence; the job itself never runs here."""
+        warning = self.compile(1)
+        self.assertIn(self.dead, warning)
+        self.assertIn("refused", warning)
+        self.assertEqual(os.stat(self.note).st_size, 0)
+        for _ in range(2):
+            self.compile(0)
+
+    def test_period(self):
+        """0 means never, and an old note or one from the future counts for nothing."""
+        for _ in range(2):
+            self.compile(1, DISTCC_BACKOFF_PERIOD="0")
+        self.compile(0)
+        for age_s, period, warnings in ((61, None, 1), (50, None, 0), (2, "1.5", 1), (50, "99", 0),
+                                        (-5, None, 1), (-10 ** 8, None, 1), (10 ** 9, None, 1)):
+            with self.subTest(age_s=age_s, period=period):
+                now = time.time()
+                os.utime(self.note, (now - age_s, now - age_s))
+                self.compile(warnings, DISTCC_BACKOFF_PERIOD=period)
+
+    def test_no_host_left(self):
+        """A warning and a local run, or 103; later jobs do not try again."""
+        self.assertIn(self.dead, self.compile(1, hosts=self.dead, DISTCC_FALLBACK="1"))
+        self.compile(1, hosts=self.dead, status=103)
+        self.compile(1, hosts=self.dead, status=103, DISTCC_BACKOFF_PERIOD="0")
+        os.unlink(self.path("0.o"))
+        self.compile(1, hosts=self.dead, DISTCC_FALLBACK="1")
+        self.assertTrue(os.path.exists(self.path("0.o")))
+
+    def test_names_that_do_not_resolve(self):
+        """They are faults of the host like any other."""
+        hosts = "no..name %s" % self.address(2)      # no server is asked about an empty label
+        self.assertIn("no..name", self.compile(1, hosts=hosts))
+        self.compile(0, hosts=hosts)
+
+    def test_faults_of_the_job_say_nothing_about_the_host(self):
+        """Neither a syntax error nor a failing preprocessor nor a refusal backs a host off."""
+        self.write("wrong.c", "int x = ;\n")
+        self.write("lost.c", '#include "lost.h"\n')
+        self.script("bin/odd-gcc", 'exec gcc "$@"\n')
+        compiler = self.path("bin/odd-gcc")
+        for words, status in ((["gcc", "-c", "wrong.c"], 1), (["gcc", "-c", "lost.c"], 1),
+                              ([compiler, "-c", "0.c"], 110)):
+            with self.subTest(words=words):
+                result = self.client(*words, hosts=self.address(1))
+                self.assertEqual(result.status, status, result)
+                self.assertNotIn("backoff", " ".join(os.listdir(self.locks)))
+
+
+class LockTroubleTest(SchedulingCase):
+    """A lock directory that is unfit costs a warning, and jobs run here."""
+
+    def check(self, **changes):
+        """Compile with and without leave to do so here."""
+        for fallback, status in (("1", 0), ("0", 107)):
+            result = self.client("gcc", "-c", "0.c", hosts=self.address(1),
+                                 DISTCC_FALLBACK=fallback, **changes)
+            self.assertEqual(result.status, status, result)
+            self.assertEqual(len(warnings_in(result)), 1, result)
+        self.succeed(self.client("gcc", "0.c", "-c", "-march=native", hosts=self.address(1),
+                                 **changes))
+
+    def test_unfit_directories(self):
+        """A file, a link, a directory for everybody, nothing at all, too long a name."""
+        def make(name, action):
+            directory = self.path(name)
+            os.mkdir(directory)
+            action(os.path.join(directory, "distcc-%d" % UID))
+            return directory
+
+        def open_to_all(path):
+            os.mkdir(path)
+            os.chmod(path, 0o777)
+        rows = [{"TMPDIR": make("file", lambda path: self.write(path, ""))},
+                {"TMPDIR": make("link", lambda path: os.symlink(self.tmp, path))},
+                {"TMPDIR": make("open", open_to_all)},
+                {"TMPDIR": "/dev/null"}, {"TMPDIR": "/" + "x" * 300},
+                {"DISTCC_DIR": self.write("plain", "")}]
+        open_to_all(self.path("lock"))
+        rows.append({"DISTCC_DIR": self.dir})
+        for row in rows:
+            with self.subTest(row=row):
+                self.check(**row)
+
+    def test_directories_without_rights(self):
+        """Nothing can be made in TMPDIR, or in our own directory there; or that is another's."""
+        user = UID or 65534
+        os.mkdir(self.path("bare"))
+        os.chmod(self.path("bare"), 0o555)
+        for name, mode in (("theirs", 0o755 if not UID else 0o777), ("fixed", 0o555)):
+            directory = self.path("%s/distcc-%d" % (name, user))
+            os.makedirs(directory)
+            os.chmod(directory, mode)
+        os.chown(directory, user, -1)
+        for name in ("bare", "theirs", "fixed"):
+            environment = self.environment(self.address(1), DISTCC_FALLBACK="1",
+                                           TMPDIR=self.path(name))
+            with self.subTest(directory=name):
+                result = run(as_nobody([CLIENT, "gcc", "-S", "0.c", "-o", "0.s"]), self.dir,
+                             environment)
+                self.assertEqual(len(warnings_in(result)), 1, result)
+                self.assertNotIn("internal error", warnings_in(result)[0])
+                self.assertEqual(result.status, 0, result)
+                os.unlink(self.path("0.s"))
+
+    def test_shared_directory(self):
+        """$DISTCC_DIR/lock is used if it is there, with its group's rights."""
+        os.mkdir(self.path("lock"))
+        os.chmod(self.path("lock"), 0o2775)
+        self.succeed(self.client("gcc", "-c", "0.c", hosts=self.address(1), DISTCC_DIR=self.dir))
+        self.assertIn(self.slot(1, 0), os.listdir(self.path("lock")))
+
+
+class LocalJobsTest(SchedulingCase):
+    """What runs here is bounded by localhost's limit, and never waits for itself."""
+
+    def setUp(self):
+        """A compiler that notes when it begins and when it ends."""
+        super().setUp()
+        self.record = self.path("record")
+        self.script("bin/slow-gcc", "echo + >> %s; sleep 0.15; echo - >> %s\n"
+                    % (self.record, self.record))
+        self.compiler = self.path("bin/slow-gcc")
+
+    def most_at_once(self, commands, hosts):
+        """Run commands side by side; return how many compilers were at work at most."""
+        for process in [self.start(*words, hosts=hosts) for words in commands]:
+            self.succeed(self.finish(process))
+        running = most = 0
+        marks = self.read(self.record).split()
+        self.assertEqual(len(marks), 2 * len(commands))
+        for mark in marks:
+            running += 1 if mark == b"+" else -1
+            most = max(most, running)
+        os.unlink(self.record)
+        return most
+
+    def test_links_and_compiles_in_place_are_bounded(self):
+        """Eight at once, two slots: two at work, never three."""
+        self.write("one.o", "")
+        link = [self.compiler, "one.o", "-o", "one"]
+        native = [self.compiler, "-march=native", "-c", "0.c"]
+        in_place = [self.compiler, "-c", "0.c"]
+        for commands in ([link] * 8, [native, link] * 4, [in_place] * 8):
+            with self.subTest(command=commands[0]):
+                self.assertEqual(self.most_at_once(commands, "localhost/2"), 2)
+
+    def test_fallback_is_bounded(self):
+        """So are the jobs that no volunteer could take."""
+        hosts = "127.0.0.1:%d localhost/1" % self.dead_port()
+        link = [self.compiler, "one.o", "-o", "one"]
+        self.assertEqual(self.most_at_once([link] * 3, hosts), 1)
+
+    def test_slot_lasts_as_long_as_the_compiler(self):
+        """A slot of localhost is held across exec, and freed by kill -9."""
+        os.mkfifo(self.path("gate"))
+        compiler = self.script("bin/gcc", "echo ready; cat < %s\n" % self.path("gate"))
+        slot = self.locks + "/localhost-0"
+        for words in (["-c", "0.c"], ["0.o", "-o", "prog"]):
+            with self.subTest(words=words):
+                process = self.start(compiler, *words, hosts="localhost/1")
+                self.assertEqual(process.stdout.readline(), b"ready\n")
+                self.assertTrue(is_locked(slot))
+                kill_group(process.pid)
+                self.finish(process)
+                self.assertFalse(is_locked(slot))
+
+    def test_what_never_waits(self):
+        """With every slot taken: -E, -M, queries, standard input."""
+        self.hold("localhost-0", "preprocess-0", "queue", "queue-localhost", "queue-preprocess")
+        for words in ("-E 0.c", "-M 0.c", "--version", "-print-search-dirs", "-dumpmachine",
+                      "-fsyntax-only 0.c", "-x c -c - -o in.o", "-v", "-###", "-E -",
+                      "-march=native -E 0.c", "-v -E 0.c", "-march=native -x c -c - -o in.o"):
+            with self.subTest(words=words):
+                result = self.client("gcc", *words.split(), hosts="localhost/1", data=b"int x;")
+                self.assertEqual(result.status, 0, result)
+
+    def test_pipe_of_two_clients(self):
+        """gcc -E into gcc -c: neither may wait for the other, nor for a slot."""
+        self.hold("localhost-0", "queue-localhost")
+        for option in ("-O2", "-march=native"):
+            command = "%s gcc %s -E 0.c | %s gcc %s -x c -c - -o pipe.o" % (CLIENT, option,
+                                                                            CLIENT, option)
+            with self.subTest(command=command):
+                self.succeed(run(["sh", "-c", command], self.dir,
+                                 self.environment("localhost/1")))
+                self.assertTrue(self.read("pipe.o").startswith(b"\x7fELF"))
+                os.unlink(self.path("pipe.o"))
+
+    def test_nested_calls(self):
+        """A compiler that calls a compiler through us holds a slot, and its child needs none."""
+        outer = self.script("bin/outer-gcc", 'exec "%s" gcc "$@"\n' % CLIENT)
+        self.write("one.o", "")
+        for hosts in ("localhost/1", self.address(1) + "/1 localhost/1",
+                      "127.0.0.1:%d localhost/1" % self.dead_port()):
+            for words in (["-c", "0.c"], ["-march=native", "-c", "0.c"], ["0.o", "-shared", "-o",
+                                                                        "0.so"]):
+                with self.subTest(hosts=hosts, words=words):
+                    result = self.client(outer, *words, hosts=hosts, DISTCC_FALLBACK="1")
+                    self.assertEqual(result.status, 0, result)
+
+
+# -------------------------------------------------------------------------------------------
+# Messages and exit codes of the client
+# MessagesTest ExitCodesTest
+# -------------------------------------------------------------------------------------------
+
+class MessagesTest(SystemCase):
+    """The compiler's words pass untouched; distcc's own go where the user wants them."""
+
+    def on_terminal(self, argv, environment):
+        """Run a command whose stderr is a terminal; return (status, what it showed)."""
+        controller, terminal = pty.openpty()
+        try:
+            process = subprocess.Popen(argv, cwd=self.dir, env=environment, stderr=terminal,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            status = process.wait(PATIENCE_S)
+            os.write(terminal, b"\0")           # the mark of the end
+            shown = b""
+            while not shown.endswith(b"\0"):
+                shown += os.read(controller, 65536)
+            return status, shown[:-1].decode()
+        finally:
+            os.close(controller)
+            os.close(terminal)
+
+    def test_levels(self):
+        """Terminal or not, DISTCC_VERBOSE, DISTCC_LOG: how much is said, and where."""
+        self.write("one.c", ONE_C)
+        daemon = self.daemon()
+        notice = r"distcc\[\d+\] compile one\.c on %s\r?\n" % re.escape(daemon.host)
+        everything = r"(distcc\[\d+\] .*\n)*%s(distcc\[\d+\] .*\n)*" % notice
+        log = self.path("log")
+        for terminal, changes, shown, logged in (
+                (False, {"DISTCC_VERBOSE": None}, "", None),
+                (False, {"DISTCC_VERBOSE": "0"}, "", None),
+                (False, {"DISTCC_VERBOSE": "1"}, everything, None),
+                (True, {"DISTCC_VERBOSE": None}, notice, None),
+                (True, {"DISTCC_VERBOSE": "0"}, "", None),
+                (True, {"DISTCC_VERBOSE": "1"}, everything, None),
+                (False, {"DISTCC_VERBOSE": None, "DISTCC_LOG": log}, "", notice),
+                (True, {"DISTCC_VERBOSE": "1", "DISTCC_LOG": log}, "", everything),
+                (False, {"DISTCC_VERBOSE": None, "DISTCC_LOG": ""}, "", None)):
+            with self.subTest(terminal=terminal, changes=changes):
+                environment = self.environment(daemon.host, **changes)
+                argv = [CLIENT, "gcc", "-c", "one.c"]
+                if terminal:
+                    status, text = self.on_terminal(argv, environment)
+                else:
+                    result = run(argv, self.dir, environment)
+                    status, text = result.status, result.stderr.decode()
+                self.assertEqual(status, 0, text)
+                self.assertRegex(text, r"\A(%s)\Z" % shown)
+                if changes.get("DISTCC_VERBOSE") == "1" and not logged:
+                    self.assertGreater(text.count("\n"), 1)
+                self.assertEqual(os.path.exists(log), logged is not None)
+                if logged:
+                    self.assertRegex(self.read("log").decode(), r"\A(%s)\Z" % logged)
+                    os.unlink(log)
+
+    def test_warnings_are_always_shown(self):
+        """Without a terminal, and with DISTCC_VERBOSE=0; in the log where there is one."""
+        self.write("one.c", ONE_C)
+        dead = "127.0.0.1:%d" % self.dead_port()
+        for changes in ({"DISTCC_VERBOSE": None}, {"DISTCC_VERBOSE": "0"}):
+            result = self.client("gcc", "-c", "one.c", hosts=dead, DISTCC_FALLBACK=None, **changes)
+            self.assertEqual(result.status, 0)
+            self.assertRegex(result.stderr, rb"\Adistcc\[\d+\] warning: one\.c: .*here\n\Z")
+        log = self.path("log")
+        self.succeed(self.client("gcc", "-c", "one.c", hosts=dead, DISTCC_FALLBACK=None,
+                                 DISTCC_LOG=log))
+        self.assertRegex(self.read("log"), rb"\Adistcc\[\d+\] warning: one\.c: .*here\n\Z")
+
+    def test_log_that_cannot_be_written(self):
+        """It costs a warning, or nothing at all, and never the build."""
+        self.write("one.c", ONE_C)
+        daemon = self.daemon()
+        for log in (self.path("nowhere/log"), self.dir, "/" + "x" * 300):
+            with self.subTest(log=log):
+                result = self.client("gcc", "-c", "one.c", hosts=daemon.host, DISTCC_LOG=log)
+                self.assertEqual((result.status, result.stdout), (0, b""))
+                self.assertEqual([line for line in warnings_in(result) if "warning" in line],
+                                 warnings_in(result)[:1])
+                self.assertIn(log, warnings_in(result)[0])
+        self.succeed(self.client("gcc", "-c", "one.c", hosts=daemon.host, DISTCC_LOG="/dev/full"))
+        check_jobs(daemon, 4)
+
+    def test_control_characters(self):
+        """A file's name can neither move a cursor nor forge a line, in no message of either."""
+        name = "\033[2J\nforged distcc[1] one\udcff.c"
+        self.write(name, ONE_C)
+        daemon = self.daemon()
+        result = self.client("gcc", "-c", name, hosts=daemon.host, DISTCC_VERBOSE="1")
+        self.assertEqual(result.status, 0, result)
+        for line in result.stderr.splitlines():
+            self.assertRegex(line, rb"^distcc\[\d+\] [^\x00-\x1f\x7f]*$")
+        self.assertIn(b"\\x1b[2J\\nforged", result.stderr)
+        for line in daemon.log().splitlines():
+            self.assertRegex(line, r"^\d{4}-[^\x00-\x1f\x7f]*$")
+        check_jobs(daemon, 1)
+
+    def test_compilers_messages_are_untouched(self):
+        """Bytes of the compiler's stdout and stderr come through as they are."""
+        self.write("one.i", '# 1 "one.c"\n' + ONE_C)
+        text = bytes(range(256)) * 2000 + b"\r\n no line end"
+        self.write("text", text)
+        os.chmod(self.path("text"), 0o644)
+        self.script("bin/gcc", "while [ $1 != -o ]; do shift; done; cat > $2; cat %s; cat %s >&2\n"
+                    % (self.path("text"), self.path("text")))
+        daemon = self.daemon(env={"PATH": self.path_with("bin")})
+        result = self.client("gcc", "-c", "one.i", hosts=daemon.host, LC_ALL="C.UTF-8")
+        self.assertEqual((result.status, result.stdout, result.stderr), (0, text, text))
+
+
+class ExitCodesTest(SystemCase):
+    """The compiler's own, 128 + signal, and the codes of the manual's section 2.9."""
+
+    def setUp(self):
+        """A client's gcc that notes its runs: `-E` here and the rest."""
+        super().setUp()
+        self.write("one.c", ONE_C)
+        self.script("bin/gcc", "echo \"$*\" >> %s\nexec /usr/bin/gcc \"$@\"\n"
+                    % self.path("runs"))
+
+    def local_runs(self):
+        """Return the commands that ran here since the last call, but for preprocessing."""
+        runs = self.read("runs").decode().splitlines() if os.path.exists(self.path("runs")) else []
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path("runs"))
+        return [line for line in runs if not line.startswith("-E ")]
+
+    def compile(self, hosts, *words, **changes):
+        """Run distcc.py gcc -c; return its Result."""
+        return self.client("gcc", "-c", *(words or ("one.c",)), hosts=hosts,
+                           PATH=self.path_with("bin"), **changes)
+
+    def test_genuine_failures_run_once(self):
+        """A syntax error is the volunteer's word; nothing runs here, with or without fallback."""
+        daemon = self.daemon()
+        self.write("wrong.c", "int x = ;\n")
+        for fallback in "01":
+            result = self.compile(daemon.host, "wrong.c", DISTCC_FALLBACK=fallback)
+            self.assertEqual((result.status, result.stdout, warnings_in(result)), (1, b"", []))
+            self.assertIn(b"wrong.c:1:9: error: ", result.stderr)
+            self.assertEqual(self.local_runs(), [])
+        check_jobs(daemon, 2)
+        self.assertFalse(os.path.exists(self.path("wrong.o")))
+
+    def test_compilers_status_and_signals(self):
+        """Exit codes pass; a signal becomes 128 + its number."""
+        self.script("there/gcc", "cat > /dev/null\n. %s\n" % self.path("end"))
+        daemon = self.daemon(env={"PATH": self.path_with("there")})
+        for end, status in (("exit 1", 1), ("exit 2", 2), ("exit 99", 99), ("exit 255", 255),
+                            ("kill -9 $$", 137), ("kill -11 $$", 139), ("kill -15 $$", 143)):
+            with self.subTest(end=end):
+                self.write("end", end + "\n")
+                os.chmod(self.path("end"), 0o644)
+                result = self.compile(daemon.host, DISTCC_FALLBACK="1")
+                self.assertEqual((result.status, result.stderr), (status, b""))
+                self.assertEqual(self.local_runs(), [])
+
+    def test_local_compilers_status_and_signals(self):
+        """The same where the command runs here."""
+        for end, status in (("exit 0", 0), ("exit 7", 7), ("kill -9 $$", -9), ("kill $$", -15)):
+            with self.subTest(end=end):
+                compiler = self.script("gcc", end + "\n")
+                self.assertEqual(self.client(compiler, "one.o", hosts="localhost").status, status)
+
+    def test_failures_to_distribute(self):
+        """Each has its code where it may not be made good here, else one warning."""
+        lame, refusing = self.daemon(env={"PATH": self.path_with("there")}), self.daemon()
+        self.script("there/x86_64-linux-gnu-gcc", "exit 0\n")
+        compiler = self.script("bin/only-here-gcc", 'exec /usr/bin/gcc "$@"\n')
+        for code, hosts, words in (
+                (103, "127.0.0.1:%d" % self.dead_port(), ["gcc", "-c", "one.c"]),
+                (106, "", ["gcc", "-c", "one.c"]), (106, "a:b", ["gcc", "-c", "one.c"]),
+                (110, refusing.host, ["only-here-gcc", "-c", "one.c"]),
+                (110, refusing.host, [compiler, "-c", "one.c"]),
+                (100, lame.host, ["x86_64-linux-gnu-gcc", "-c", "one.c"])):
+            with self.subTest(code=code, hosts=hosts, words=words):
+                environment = self.environment(hosts, PATH=self.path_with("bin"))
+                result = run([CLIENT] + words, self.dir, environment)
+                self.assertEqual((result.status, result.stdout), (code, b""), result)
+                self.assertRegex(warnings_in(result)[-1], "^error: one.c: ")
+                self.assertFalse(os.path.exists(self.path("one.o")))
+                environment["DISTCC_FALLBACK"] = "1"
+                result = run([CLIENT] + words, self.dir, environment)
+                self.assertEqual((result.status, result.stdout), (0, b""), result)
+                self.assertRegex(warnings_in(result)[-1], "^warning: one.c: .*running it here$")
+                self.assertEqual(len(warnings_in(result)), 2 if hosts == "a:b" else 1, result)
+                os.unlink(self.path("one.o"))
+
+    def test_volunteer_that_hangs_up_or_talks_nonsense(self):
+        """107 for silence, 108 for a connection cut short, 109 for another protocol."""
+        for code, answer in ((108, b""), (108, REPLY[:50]), (108, REPLY[:-1]),
+                             (109, b"HTTP/1.0 400 Bad Request\r\n\r\n"),
+                             (109, REPLY.replace(b"DONE00000001", b"DONE00000002")),
+                             (107, None)):
+            for fallback in "01":
+                with self.subTest(code=code, answer=answer, fallback=fallback):
+                    result = self.compile_with_scripted_volunteer(answer, fallback)
+                    self.assertEqual(result.status, 0 if fallback == "1" else code, result)
+                    self.assertEqual(len(warnings_in(result)), 1, result)
+                    self.assertEqual(len(self.local_runs()), int(fallback))
+                    self.assertEqual(os.path.exists(self.path("one.o")), fallback == "1")
+                    self.assertEqual([name for name in os.listdir(self.dir) if "distcc" in name],
+                                     [])
+
+    def compile_with_scripted_volunteer(self, answer, fallback):
+        """Have a volunteer read a bit of the request and give this answer; None: silence."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path("one.o"))
+        shutil.rmtree(self.locks, ignore_errors=True)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(PATIENCE_S)
+            process = self.start("gcc", "-c", "one.c", DISTCC_FALLBACK=fallback,
+                                 hosts="127.0.0.1:%d" % listener.getsockname()[1],
+                                 PATH=self.path_with("bin"), DISTCC_IO_TIMEOUT="0.2")
+            with listener.accept()[0] as connection:
+                if answer is None:
+                    return self.finish(process)
+                connection.settimeout(PATIENCE_S)
+                request = b""
+                while ONE_C.encode() not in request:
+                    request += connection.recv(65536)
+                connection.sendall(answer)
+            return self.finish(process)
+
+
+# -------------------------------------------------------------------------------------------
+# The daemon's options
+# DaemonOptionsTest DaemonModesTest DaemonJobsTest AllowTest
+# -------------------------------------------------------------------------------------------
+
+NOTHING = b"DIST00000001ARGC00000000DOTI00000000"      # a request that is always refused
+
+
+def free_port():
+    """Return a port of 127.0.0.1 that nobody has at present."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class DaemonCase(SystemCase):
+    """A directory where a daemon that was root may write, and compilers that are scripts."""
+
+    def setUp(self):
+        """Give the scratch directory to everybody."""
+        super().setUp()
+        os.chmod(self.dir, 0o777)
+        self.write("one.i", '# 1 "one.c"\n' + ONE_C)
+
+    def server(self, *options, stdin=subprocess.DEVNULL, **changes):
+        """Run distccd.py to its end; return its Result."""
+        process = subprocess.Popen(PYTHON + [SERVER] + list(options), stdin=stdin, cwd=self.dir,
+                                   env=changed_environment(dict({"TMPDIR": self.dir}, **changes)),
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        return self.finish(process)
+
+    def compiler(self, text):
+        """Write bin/gcc, which makes its object and then does what text says; return the
+        changes to a daemon's environment that lead there."""
+        self.script("bin/gcc", "while [ $1 != -o ]; do shift; done; cat > $2\n" + text + "\n")
+        return {"PATH": self.path_with("bin")}
+
+    def compile(self, daemon, compiler="gcc"):
+        """Have one.i compiled; return the Result."""
+        return self.client(compiler, "-c", "one.i", hosts=daemon.host,
+                           PATH=self.path_with("bin", "here"))
+
+
+class DaemonOptionsTest(DaemonCase):
+    """Words of the command line, before anything is served."""
+
+    def test_help_and_version(self):
+        """Each option is explained; the version names protocol and port."""
+        result = self.succeed(self.server("--help"))
+        for option in """--help --version -N --nice -p --port -P --pid-file --verbose --no-fork
+                --no-fifo --log-file --log-stderr --inetd --daemon --allow --listen --jobs --user
+                --job-lifetime --no-detach --max-connections --allow-compiler
+                --log-level""".split():
+            self.assertRegex(result.stdout.decode(), r"(?m)^.*[ ,]%s\b" % option)
+        self.assertLess(max(map(len, result.stdout.splitlines())), 100)
+        result = self.succeed(self.server("--version"))
+        self.assertRegex(result.stdout, rb"\Adistccd.py [\d.]+\n.*protocol.* 1\b.*\b4200\b.*\n\Z")
+
+    def test_usage_errors(self):
+        """101, and a line that names what is wrong."""
+        for words in ("--no-such-option", "", "--log-file log", "--daemon --port"):
+            with self.subTest(words=words):
+                result = self.server(*words.split())
+                self.assertEqual((result.status, result.stdout), (101, b""), result)
+                self.assertRegex(result.stderr, rb"usage:(.|\n)*distccd.py: .+\n\Z")
+                self.assertEqual(sorted(os.listdir(self.dir)), ["one.i", "tmp"])
+        for words in ("extra", "--port x", "--port 65536", "--port -1", "--nice 21", "--nice -1",
+                      "--jobs 0", "--jobs x", "--allow 1.2.3", "--allow 1.2.3.4/33",
+                      "--job-lifetime -1", "--job-lifetime nan",
+                      "--log-level loud", "--max-connections 0", "--inetd", "--verb",
+                      "--log-file log --log-stderr", "--no-detach=yes", "-p", "-N"):
+            messages = io.StringIO()
+            with self.subTest(words=words), contextlib.redirect_stderr(messages):
+                with self.assertRaises(SystemExit) as ending:
+                    distccd.read_options(["--daemon"] + words.split())
+                self.assertEqual(ending.exception.code, 101)
+                self.assertRegex(messages.getvalue(), r"\nusage:|^usage:")
+                self.assertRegex(messages.getvalue(), r"\ndistccd.py: .+\n\Z")
+
+    def test_faults_at_the_start(self):
+        """The start command tells: 102 for the port, 107 for files, 101 for users."""
+        with socket.create_server(("127.0.0.1", 0)) as holder:
+            taken = ["--listen", "127.0.0.1", "--port", str(holder.getsockname()[1])]
+            for code, options in (
+                    (102, ["--no-detach"] + taken), (102, ["--daemon"] + taken),
+                    (102, ["--daemon", "--port", "0", "--listen", "192.0.2.1"]),
+                    (102, ["--daemon", "--port", "0", "--listen", "no..name"]),
+                    (107, ["--daemon", "--port", "0", "--log-file", self.path("nowhere/log")]),
+                    (107, ["--no-detach", "--port", "0", "--pid-file", self.path("nowhere/pid")])):
+                with self.subTest(code=code, options=options):
+                    result = self.server(*options)
+                    self.assertEqual((result.status, result.stdout), (code, b""), result)
+                    self.assertRegex(result.stderr, rb"^distccd.py: cannot ")
+
+    def test_users(self):
+        """Never as root: it becomes nobody or the like; others stay what they are."""
+        names = [name for name in ("distcc", "distccd", "nobody") if in_password_file(name)]
+        expected = UID or pwd.getpwnam(names[0]).pw_uid
+        environment = self.compiler("{ id -u; id -G; } >&2")
+        result = self.compile(self.daemon(env=environment))
+        self.assertEqual(int(result.stderr.split()[0]), expected)
+        self.assertNotIn(b"0", result.stderr.split()[1:] if not UID else [])
+        for name in ("daemon", "root", "no-such-user"):
+            with self.subTest(user=name):
+                if name == "daemon" or UID:
+                    result = self.compile(self.daemon("--user", name, env=environment))
+                    expected = UID or pwd.getpwnam(name).pw_uid
+                    self.assertEqual(int(result.stderr.split()[0]), expected)
+                else:
+                    result = self.server("--no-detach", "--port", "0", "--user", name)
+                    self.assertEqual(result.status, 101, result)
+
+
+def in_password_file(name):
+    """Tell whether there is such a user."""
+    try:
+        return bool(pwd.getpwnam(name))
+    except KeyError:
+        return False
+
+
+class DaemonModesTest(DaemonCase):
+    """Detached, in the foreground, from a super-server; pid file and logs."""
+
+    def test_detached(self):
+        """The start command returns 0 once the daemon serves; SIGTERM ends it."""
+        log, pid_file = self.path("log"), self.path("pid")
+        self.succeed(self.server("--daemon", "--port", "0", "--listen", "127.0.0.1",
+                                 "--log-file", log, "--pid-file", pid_file))
+        pid = int(self.read("pid"))
+        self.addCleanup(kill_quietly, pid)
+        port = int(re.search(rb"listening on 127\.0\.0\.1 port (\d+)", self.read("log")).group(1))
+        with open("/proc/%d/stat" % pid) as stream:
+            parent, group, session = map(int, stream.read().rpartition(")")[2].split()[1:4])
+        self.assertNotIn(os.getpid(), (parent, group, session))
+        self.assertNotEqual(session, os.getsid(0))
+        self.assertEqual(os.readlink("/proc/%d/cwd" % pid), "/")
+        for number in range(3):
+            self.assertEqual(os.readlink("/proc/%d/fd/%d" % (pid, number)), "/dev/null")
+        self.succeed(self.client("gcc", "-c", "one.i", hosts="127.0.0.1:%d" % port))
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: has_ended(pid), "the daemon to end")
+        self.assertFalse(os.path.exists(pid_file))
+        self.assertIn(b"stopped", self.read("log"))
+
+    def test_foreground(self):
+        """--no-detach forks for each job, --no-fork does not."""
+        environment = self.compiler("")
+        for option, same in (("--no-detach", False), ("--no-fork", True)):
+            with self.subTest(option=option):
+                daemon = self.daemon(option, "--pid-file", self.path("pid"), env=environment)
+                self.assertEqual(int(self.read("pid")), daemon.process.pid)
+                for _ in range(2):
+                    self.succeed(self.compile(daemon))
+                check_jobs(daemon, 2)
+                pids = [int(re.search(r"distccd\[(\d+)\]", line).group(1))
+                        for line in daemon.job_lines()]
+                self.assertEqual([pid == daemon.process.pid for pid in pids], [same, same])
+                daemon.process.terminate()
+                self.assertEqual(daemon.process.wait(PATIENCE_S), 0)
+                self.assertFalse(os.path.exists(self.path("pid")))
+
+    def test_terminal_means_daemon(self):
+        """With a terminal for stdin neither --daemon nor --inetd need be said."""
+        controller, terminal = pty.openpty()
+        self.addCleanup(os.close, controller)
+        self.addCleanup(os.close, terminal)
+        process = subprocess.Popen(PYTHON + [SERVER, "--log-stderr", "--port", "0"],
+                                   stdin=terminal, stderr=subprocess.PIPE)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        self.assertIn(b"listening on", process.stderr.readline())
+
+    def test_log_file_is_opened_again(self):
+        """SIGHUP after a rename, as logrotate does it."""
+        log = self.path("log")
+        port = str(free_port())
+        process = subprocess.Popen(PYTHON + [SERVER, "--no-detach", "--port", port, "--log-file",
+                                             log, "--listen", "127.0.0.1"], cwd=self.dir)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        wait_until(lambda: os.path.exists(log) and b"listening" in self.read("log"), "the log")
+        os.rename(log, log + ".1")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: os.path.exists(log), "a new log")
+        exchange(int(port), NOTHING, REPLY)
+        wait_until(lambda: b"refused" in self.read("log"), "a line in the new log")
+        self.assertNotIn(b"refused", self.read("log.1"))
+
+    def test_no_syslog(self):
+        """Where nothing listens on /dev/log, and no file is named, jobs are done all the same."""
+        port = free_port()
+        process = subprocess.Popen(PYTHON + [SERVER, "--no-detach", "--port", str(port),
+                                             "--listen", "127.0.0.1"], stderr=subprocess.PIPE)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+
+        def answers():
+            with contextlib.suppress(ConnectionRefusedError):
+                return exchange(port, NOTHING, REPLY)
+        self.assertIn(b"STAT00006500", wait_until(answers, "the daemon"))
+        self.succeed(self.client("gcc", "-c", "one.i", hosts="127.0.0.1:%d" % port))
+
+    def super_server(self, *options, flags=""):
+        """Start socat as inetd for distccd.py with these options; return its port."""
+        command = " ".join(PYTHON + [SERVER] + list(options)).replace(":", "\\:")
+        process = subprocess.Popen(
+            ["socat", "-d", "-d", "TCP-LISTEN:0,bind=127.0.0.1,fork", "EXEC:%s%s" % (command,
+                                                                                    flags)],
+            stderr=subprocess.PIPE, start_new_session=True,
+            env=changed_environment({"TMPDIR": self.dir}))
+        self.addCleanup(process.communicate)
+        self.addCleanup(kill_group, process.pid)
+        line = b""
+        while b"listening on" not in line:
+            line = process.stderr.readline()
+            self.assertTrue(line, "socat ended")
+        return int(line.rpartition(b":")[2])
+
+    def test_from_a_super_server(self):
+        """A TCP socket, a UNIX socket or pipes on stdin and stdout; a socket need not be told."""
+        log = ["--log-file", self.path("log")]
+        for options, flags in ((log + ["--inetd"], ",nofork"), (log, ",nofork"), (log, ""),
+                               (log + ["--inetd"], ""), (log + ["--inetd"], ",pipes"),
+                               (["--inetd", "--log-stderr"], ",nofork,stderr")):
+            with self.subTest(options=options, flags=flags):
+                port = self.super_server("--verbose", *options, flags=flags)
+                self.succeed(self.client("gcc", "-c", "one.i", hosts="127.0.0.1:%d" % port))
+                self.write("wrong.c", "int x = ;\n")
+                result = self.client("gcc", "-c", "wrong.c", hosts="127.0.0.1:%d" % port)
+                self.assertEqual((result.status, warnings_in(result)), (1, []), result)
+        self.assertEqual(self.read("log").count(b" bytes in, "), 10)
+
+
+def has_ended(pid):
+    """Tell whether a process is gone, or dead and not yet waited for."""
+    try:
+        with open("/proc/%d/stat" % pid) as stream:
+            return stream.read().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+class DaemonJobsTest(DaemonCase):
+    """Options that act on jobs."""
+
+    def test_source_in_a_file(self):
+        """--no-fifo: the compiler is given a file and not a pipe; the object is the same."""
+        for options, source in (([], "-"), (["--no-fifo"], "/input")):
+            daemon = self.daemon(*options)
+            self.succeed(self.compile(daemon))
+            self.assertRegex(daemon.log(), r"running .*%s\n" % source)
+            self.succeed(run(["gcc", "-c", "one.i", "-o", "plain.o"], self.dir))
+            self.assertEqual(self.read("one.o"), self.read("plain.o"))
+
+    def test_jobs(self):
+        """Never more compilers at once than --jobs says, and as many as that."""
+        environment = self.compiler("echo + >> %s; sleep 0.15; echo - >> %s"
+                                    % ((self.path("record"),) * 2))
+        daemon = self.daemon("--jobs", "2", env=environment)
+        for process in [self.start("gcc", "-c", "one.i", "-o", "%d.o" % number,
+                                   hosts=daemon.host + "/9") for number in range(6)]:
+            self.succeed(self.finish(process))
+        running = [0]
+        for mark in self.read("record").split():
+            running.append(running[-1] + (1 if mark == b"+" else -1))
+        self.assertEqual((len(running), max(running), running[-1]), (13, 2, 0))
+
+    def test_compilers(self):
+        """What has no compiler's name is refused unless --allow-compiler names it."""
+        self.compiler("echo allowed >&2")
+        for name in ("odd", "gcc-ar"):
+            shutil.copy(self.path("bin/gcc"), self.path("bin/" + name))
+        os.makedirs(self.path("off"))
+        shutil.copy(self.path("bin/gcc"), self.path("off/gcc"))
+        environment = {"PATH": self.path_with("bin")}
+        off = self.path("off/gcc")
+        for compiler, options, status in (
+                ("odd", [], 110), ("odd", ["--allow-compiler", "odd"], 0),
+                ("gcc-ar", ["--allow-compiler", "odd"], 110), (off, [], 110),
+                (off, ["--allow-compiler", "odd", "--allow-compiler", off], 0),
+                (self.path("bin/gcc"), [], 0), (self.path("bin/odd"), [], 110)):
+            with self.subTest(compiler=compiler, options=options):
+                daemon = self.daemon(*options, env=environment)
+                result = self.compile(daemon, compiler)
+                self.assertEqual(result.status, status, result)
+                self.assertEqual(result.stderr == b"allowed\n", status == 0)
+
+    def test_lifetime(self):
+        """A compiler that takes too long is ended, with its children, and the client told."""
+        environment = self.compiler("echo $$ > %s; sleep 1000; true" % self.path("pid"))
+        daemon = self.daemon("--job-lifetime", "0.3", env=environment)
+        result = self.compile(daemon)
+        self.assertEqual(result.status, 100)
+        self.assertIn("--job-lifetime", warnings_in(result)[0])
+        self.assertTrue(has_ended(int(self.read("pid"))))
+
+    def test_nice(self):
+        """Compilers run at the lower priority, and so does the daemon."""
+        environment = self.compiler("nice >&2")
+        daemon = self.daemon("--nice", "7", env=environment)
+        expected = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
+        self.assertEqual(int(self.compile(daemon).stderr), expected)
+        self.assertEqual(os.getpriority(os.PRIO_PROCESS, daemon.process.pid), expected)
+
+    def test_temporary_files(self):
+        """All gone after a job, unless DISTCC_SAVE_TEMPS=1."""
+        os.mkdir(self.path("jobs"))
+        os.chmod(self.path("jobs"), 0o777)
+        for keep, count in ((None, 0), ("0", 0), ("1", 1)):
+            with self.subTest(keep=keep):
+                environment = {"TMPDIR": self.path("jobs"), "DISTCC_SAVE_TEMPS": keep}
+                self.succeed(self.compile(self.daemon("--no-fifo", env=environment)))
+                directories = os.listdir(self.path("jobs"))
+                self.assertEqual(len(directories), count)
+        kept = os.listdir(os.path.join(self.path("jobs"), directories[0]))
+        self.assertEqual(sorted(kept), ["input", "output.o"])
+
+    def test_connections_beyond_the_limit(self):
+        """One too many is told so at once."""
+        daemon = self.daemon("--max-connections", "1")
+        with socket.create_connection(("127.0.0.1", daemon.port)):
+            result = self.compile(daemon)
+            self.assertEqual(result.status, 100)
+            self.assertIn("busy", warnings_in(result)[0])
+
+
+class AllowTest(DaemonCase):
+    """Who is served."""
+
+    def test_listen(self):
+        """One address and no other."""
+        daemon = self.daemon(listen="127.0.0.2")
+        self.succeed(self.client("gcc", "-c", "one.i", hosts=daemon.host))
+        result = self.client("gcc", "-c", "one.i", hosts="127.0.0.1:%d" % daemon.port)
+        self.assertEqual(result.status, 103)
+
+    def test_all_addresses(self):
+        """By default IPv4 and IPv6 on one port; and --allow never shuts out loopback."""
+        for options in ([], ["--allow", "192.0.2.0/24", "--allow", "2001:db8::/32"]):
+            process = subprocess.Popen(PYTHON + [SERVER, "--daemon", "--log-stderr", "--port", "0"]
+                                       + options, stdin=subprocess.DEVNULL,
+                                       stderr=subprocess.PIPE)
+            self.addCleanup(process.communicate)
+            self.addCleanup(process.kill)
+            port = int(process.stderr.readline().split()[-1])
+            for host in ("127.0.0.1:%d", "127.9.9.9:%d", "[::1]:%d"):
+                with self.subTest(options=options, host=host):
+                    self.succeed(self.client("gcc", "-c", "one.i", hosts=host % port))
+
+    def test_addresses(self):
+        """The default networks, and what --allow makes of them, as a table."""
+        private = """10.0.0.0 10.255.255.255 172.16.0.1 172.31.255.255 192.168.0.1 169.254.1.1
+            fe80::1 fe80::1%eth0 febf::1 fc00::1 fdff::1 ::ffff:10.1.2.3
+            ::ffff:192.168.1.1""".split()
+        loopback = "127.0.0.1 127.255.255.255 ::1 ::ffff:127.0.0.1".split()
+        public = """8.8.8.8 172.15.255.255 172.32.0.0 192.167.1.1 11.0.0.1 ::ffff:8.8.8.8 fec0::1
+            2001:db8::1 100.64.0.1 0.0.0.0 :: ::2 224.0.0.1 fe00::1 169.253.1.1 garbage""".split()
+        named = "192.0.2.1 192.0.2.255 ::ffff:192.0.2.7 2001:db8::5".split()
+        default = distccd.read_options(["--daemon"]).networks
+        allowed = distccd.read_options(["--daemon", "--allow", "192.0.2.9/24", "--allow",
+                                        "2001:db8::5"]).networks
+        for networks, served, refused in ((default, private + loopback, public + named),
+                                          (allowed, named + loopback, private + public)):
+            for address in served + refused:
+                with self.subTest(networks=networks[:2], address=address):
+                    self.assertEqual(distccd.address_allowed(address, networks),
+                                     address in served)
+
+
+# -------------------------------------------------------------------------------------------
+# C distcc 3.4: its client with our daemon, ours with its daemon
+# InteropTest
+# -------------------------------------------------------------------------------------------
+
+class InteropTest(SystemCase):
+    """Both ends are exchanged for those of C distcc, in Debian's package distcc."""
+
+    SOURCES = {
+        "good.c": '#include <stdio.h>\nint f(int x)\n{\n    return printf("%d", x);\n}\n',
+        "good.cc": "#include <vector>\nint f(int x)\n{\n    return std::vector<int>(x)[0];\n}\n",
+        "warned.c": "int f(void)\n{\n    int unused;\n    return 1;\n}\n",
+        "warned.cc": "int f()\n{\n    int unused;\n    return 1;\n}\n",
+        "wrong.c": "int f(void)\n{\n    return missing;\n}\n",
+        "wrong.cc": "int f()\n{\n    return missing;\n}\n"}
+    SAID = {"warned": r"^%s:3:9: warning: unused variable .unused.", "wrong":
+            r"^%s:3:12: error: .missing. (undeclared|was not declared)"}
+
+    def setUp(self):
+        """Write the sources."""
+        super().setUp()
+        for name, text in self.SOURCES.items():
+            self.write(name, text)
+
+    def start_c_daemon(self):
+        """Start distccd 3.4; return its host for DISTCC_HOSTS and a function for its log."""
+        port = free_port()
+        log = self.path("c-distccd.log")
+        os.mkdir(self.path("c-jobs"))
+        os.chmod(self.path("c-jobs"), 0o777)
+        with open(log, "wb") as stream:
+            process = subprocess.Popen(
+                ["/usr/bin/distccd", "--no-detach", "--daemon", "--port", str(port), "--listen",
+                 "127.0.0.1", "--allow", "127.0.0.0/8", "--log-stderr", "--enable-tcp-insecure",
+                 "--log-level", "info", "--jobs", "4"], stdin=subprocess.DEVNULL, stderr=stream,
+                env=changed_environment({"TMPDIR": self.path("c-jobs")}), start_new_session=True)
+        self.addCleanup(process.wait)
+        self.addCleanup(kill_group, process.pid)
+
+        def listens():
+            self.assertIsNone(process.poll(), "distccd 3.4 ended")
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                return True
+        wait_until(listens, "distccd 3.4")
+        return "127.0.0.1:%d" % port, lambda: self.read(log).decode(errors="replace")
+
+    def check(self, client, environment, count_jobs):
+        """Compile all sources with a client's command, and compare with plain compiles."""
+        for number, name in enumerate(sorted(self.SOURCES), 1):
+            compiler = "g++" if name.endswith(".cc") else "gcc"
+            command = [compiler, "-O2", "-Wall", "-I.", "-c", name, "-o"]
+            with self.subTest(source=name):
+                plain = run(command + ["plain.o"], self.dir)
+                result = run(client + command + [name + ".o"], self.dir, environment)
+                self.assertEqual((result.status, result.stdout), (plain.status, b""), result)
+                self.assertEqual(result.status, int(name.startswith("wrong")))
+                pattern = self.SAID.get(name.partition(".")[0])
+                if pattern:
+                    self.assertRegex(result.stderr.decode(), "(?m)" + pattern % re.escape(name))
+                else:
+                    self.assertEqual(result.stderr, b"")
+                if result.status == 0:
+                    self.assertTrue(self.read(name + ".o") == self.read("plain.o"))
+                else:
+                    self.assertFalse(os.path.exists(self.path(name + ".o")))
+                wait_until(lambda: count_jobs() >= number, "the daemon's log of the job", 5)
+                self.assertEqual(count_jobs(), number)
+
+    def test_their_client_our_daemon(self):
+        """Without its fallback: what fails to be distributed fails the test."""
+        daemon = self.daemon()
+        os.mkdir(self.path("c-distcc"))
+        self.check(["/usr/bin/distcc"],
+                   # A syntax error makes it leave the host alone, but for the last setting.
+                   self.environment(daemon.host, DISTCC_DIR=self.path("c-distcc"),
+                                    DISTCC_BACKOFF_PERIOD="0"),
+                   lambda: len(daemon.job_lines()))
+
+    def test_our_client_their_daemon(self):
+        """The port goes into the host list, for its default is another."""
+        host, log = self.start_c_daemon()
+        self.check([CLIENT], self.environment(host),
+                   lambda: len(re.findall(r"COMPILE_(?:OK|ERROR)", log())))
+
+    def test_their_refusals(self):
+        """A daemon that hangs up without a word costs a warning, and the job runs here."""
+        host, log = self.start_c_daemon()
+        self.script("bin/only-here-gcc", 'exec gcc "$@"\n')
+        result = self.client("only-here-gcc", "-c", "good.c", hosts=host, DISTCC_FALLBACK="1",
+                             PATH=self.path_with("bin"))
+        self.assertEqual((result.status, len(warnings_in(result))), (0, 1), result)
+        self.assertTrue(os.path.exists(self.path("good.o")))
+        self.assertIn("only-here-gcc", log())
+
+
+# -------------------------------------------------------------------------------------------
+# Builds: make, ninja, CMake, ccache; two daemons, one of which dies
+# BuildTest
+# -------------------------------------------------------------------------------------------
+
+class BuildTest(SystemCase):
+    """A small program, built by the usual tools, and compared with a plain build."""
+
+    COUNT = 6
+
+    def setUp(self):
+        """Write sources that include a header, and a makefile that tracks it."""
+        super().setUp()
+        calls = "".join("x += f%d(x); " % number for number in range(self.COUNT))
+        names = "".join("int f%d(int);\n" % number for number in range(self.COUNT))
+        self.write("all.h", "#include <stdio.h>\n#define TWICE(x) ((x) * 2)\n" + names)
+        self.write("main.c", '#include "all.h"\nint main(void)\n{\n    int x = 1;\n    %s\n'
+                   '    return printf("%%d\\n", x) < 0;\n}\n' % calls)
+        for number in range(self.COUNT):
+            self.write("f%d.c" % number, '#include "all.h"\nint f%d(int x)\n{\n'
+                       '    return TWICE(x) + %d;\n}\n' % (number, number))
+        self.write("Makefile", "CFLAGS = -O2 -Wall -fPIC -DPIC -MD -MP -MF $*.d -MT $@\n"
+                   "OBJECTS = main.o %s\nprog: $(OBJECTS)\n\t$(CC) -o $@ $(OBJECTS)\n"
+                   "%%.o: %%.c\n\t$(CC) $(CFLAGS) -c -o $@ $<\n-include *.d\n"
+                   % " ".join("f%d.o" % number for number in range(self.COUNT)))
+
+    def products(self):
+        """Return {name: bytes} of what a build left, and remove it."""
+        names = [name for name in os.listdir(self.dir) if name.endswith((".o", ".d"))
+                 or name == "prog"]
+        found = {name: self.read(name) for name in names}
+        for name in names:
+            os.unlink(self.path(name))
+        return found
+
+    def make(self, compiler, environment, jobs=4):
+        """Run make; return what it left and all that it said."""
+        result = run(["make", "-j%d" % jobs, "CC=" + compiler], self.dir, environment)
+        self.assertEqual(result.status, 0, result)
+        return self.products(), result.stderr.decode()
+
+    def check_same(self, products, expected):
+        """Check that two builds left the same files with the same bytes."""
+        self.assertEqual(sorted(products), sorted(expected))
+        self.assertEqual([name for name in products if products[name] != expected[name]], [])
+
+    def plain(self, compiler="gcc"):
+        """Return what a build without us leaves."""
+        products = self.make(compiler, self.environment())[0]
+        self.assertEqual(len(products), 2 * (self.COUNT + 1) + 1)
+        return products
+
+    def test_make_with_two_daemons(self):
+        """Objects, dependencies and program are the same; both daemons work, one on IPv6."""
+        plain = self.plain()
+        first, second = self.daemon(), self.daemon(listen="::1")
+        environment = self.environment("%s/2 %s/2" % (first.host, second.host))
+        products, said = self.make(CLIENT + " gcc", environment)
+        self.assertEqual(said, "")
+        self.check_same(products, plain)
+        wait_until(lambda: len(first.job_lines() + second.job_lines()) == self.COUNT + 1,
+                   "all jobs in the logs")
+        self.assertTrue(first.job_lines() and second.job_lines())
+
+    def test_make_in_implicit_form(self):
+        """CC=distcc.py alone, as libtool and old makefiles want it."""
+        plain = self.plain("cc")
+        daemon = self.daemon()
+        products, said = self.make(CLIENT, self.environment(daemon.host))
+        self.assertEqual(said, "")
+        self.check_same(products, plain)
+        check_jobs(daemon, self.COUNT + 1)
+
+    def test_make_in_masquerade(self):
+        """PATH alone decides."""
+        plain = self.plain()
+        self.link("links/gcc")
+        daemon = self.daemon()
+        products, said = self.make("gcc", self.environment(daemon.host,
+                                                           PATH=self.path_with("links")))
+        self.assertEqual(said, "")
+        self.check_same(products, plain)
+        check_jobs(daemon, self.COUNT + 1)
+
+    def test_daemon_killed_in_the_middle(self):
+        """kill -9 while it works: warnings, and the same objects."""
+        plain = self.plain()
+        os.mkfifo(self.path("gate"))
+        self.script("there/gcc", "exec cat %s\n" % self.path("gate"))
+        doomed = self.daemon(env={"PATH": self.path_with("there")})
+        good = self.daemon()
+        killer = threading.Thread(target=lambda: (
+            wait_until(lambda: doomed.log().count(": running ") == 2, "two jobs at work"),
+            kill_group(doomed.process.pid)))
+        killer.start()
+        self.addCleanup(killer.join)
+        environment = self.environment("%s/2 %s/1" % (doomed.host, good.host),
+                                       DISTCC_FALLBACK="1")
+        products, said = self.make(CLIENT + " gcc", environment, jobs=3)
+        self.check_same(products, plain)
+        self.assertEqual(said.count("running it here"), 2)
+        check_jobs(good, self.COUNT + 1 - 2)
+
+    def test_cmake_and_ninja(self):
+        """CMAKE_C_COMPILER_LAUNCHER; the probes of the configuration run here or there."""
+        self.write("CMakeLists.txt", "cmake_minimum_required(VERSION 3.10)\nproject(prog C)\n"
+                   "file(GLOB SOURCES *.c)\nadd_executable(prog ${SOURCES})\n")
+        daemon = self.daemon()
+        objects = []
+        for launcher in ("", CLIENT):
+            environment = self.environment(daemon.host)
+            shutil.rmtree(self.path("build"), ignore_errors=True)
+            configured = run(["cmake", "-G", "Ninja", "-S", ".", "-B", "build",
+                              "-DCMAKE_C_COMPILER_LAUNCHER=" + launcher], self.dir, environment)
+            self.assertEqual(configured.status, 0, configured)
+            before = len(daemon.job_lines())
+            built = run(["ninja", "-C", "build", "-j4"], self.dir, environment)
+            self.assertEqual((built.status, built.stderr), (0, b""), built)
+            check_jobs(daemon, before + (self.COUNT + 1 if launcher else 0))
+            self.succeed(run([self.path("build/prog")]))
+            objects.append([self.read("build/CMakeFiles/prog.dir/f%d.c.o" % number)
+                            for number in range(self.COUNT)])
+        self.assertEqual(*objects)
+
+    def test_ccache_in_front(self):
+        """Both forms: the second build is all hits, and asks no daemon."""
+        plain = self.plain()
+        daemon = self.daemon()
+        for compiler, changes in (("ccache gcc", {"CCACHE_PREFIX": CLIENT}),
+                                  ("ccache " + CLIENT, {})):
+            with self.subTest(compiler=compiler):
+                environment = self.environment(daemon.host, CCACHE_DIR=self.path(compiler[-5:]),
+                                               **changes)
+                expected = plain if changes else self.plain("cc")
+                for jobs, hits in ((self.COUNT + 1, 0), (0, self.COUNT + 1)):
+                    before = len(daemon.job_lines())
+                    products, said = self.make(compiler, environment)
+                    self.assertEqual(said, "")
+                    self.check_same(products, expected)
+                    check_jobs(daemon, before + jobs)
+                    statistics = run(["ccache", "--print-stats"], self.dir, environment)
+                    counts = dict(re.findall(r"(\w+)\t(\d+)", statistics.stdout.decode()))
+                    self.assertEqual(int(counts["direct_cache_hit"])
+                                     + int(counts["preprocessed_cache_hit"]), hits)
+
+
+# -------------------------------------------------------------------------------------------
+# Same result as a local compile: each row of a table is run plainly, and through distcc.py in
+# a directory with the same path and content; both must leave the same.
+# SOURCES ROWS Row Outcome DifferentialTest
+# -------------------------------------------------------------------------------------------
+
+
+# Files that rows name. A row's directory holds all the headers, and the other files whose
+# names stand in the row.
+SOURCES = {
+    "unit.h": """\
+#ifndef UNIT_H
+#define UNIT_H
+#define SQUARE(x) ((x) * (x))
+#define SAME(a, b) ((a) == (b))
+#define MOST 10
+struct pair { int x, y; char c; };
+static inline int larger(int a) { return SQUARE(a) + MOST; }
+#endif
+""",
+    "inc/extra.h": "#define EXTRA 1\nint extra(int);\n",
+    "other/extra.h": "#define EXTRA 2\n#include_next <extra.h>\nint extra(int);\n",
+    "inc/warns.h": "static int never_used(int a) { int unused; return a; }\n"
+                   "#define DECLARE(name) int name\n",
+    "main.c": """\
+/* a comment */
+#include <stddef.h>
+#include "unit.h"
+#ifdef NAME
+#define MORE NAME
+#else
+#define MORE 0
+#endif
+static int table[MOST] = { 1, 2, 3 };
+int run(int n, char *p)
+{
+    int sum = MORE;
+    struct pair q = { 0, SQUARE(2), 'x' };
+    for (int i = 0; i < n; i++) {
+        sum += table[i % MOST] * SQUARE(i) + larger(i) + (int) offsetof(struct pair, y);
+        p[i] = (char) sum;
+    }
+    return SAME(n, MOST) ? sum : q.y;
+}
+double mean(double *a, int n) { double t = 0; for (int k = 0; k < n; ++k) t += a[k]; return t; }
+""",
+    "use.c": "#include <extra.h>\nint used = EXTRA;\n",
+    "next.c": "#include <extra.h>\nint used = EXTRA + 5;\n",
+    "main.cc": """\
+#include <cstddef>
+#include "unit.h"
+template <class T> struct Vector {
+    T data[4];
+    T sum() const { T r = T(); for (int i = 0; i < 4; i++) r += SQUARE(data[i]); return r; }
+    virtual ~Vector() {}
+};
+template struct Vector<int>;
+struct Error { int value; };
+int thrower(int a)
+{
+    try {
+        if (a > MOST) throw Error();
+        return Vector<double>().sum() > 0;
+    } catch (Error &e) { return e.value; }
+}
+""",
+    "library.cc": "#include <cassert>\n#include <string>\n#include <vector>\n"
+                  "std::vector<std::string> v(int n) { assert(n > 0); return {\"a\", \"b\"}; }\n",
+    "location.cc": "#include <source_location>\n#define HERE() std::source_location::current()\n"
+                   "int column() { return HERE().column() + HERE().line(); }\n",
+    "where.cc": "#include <source_location>\n#define HERE() std::source_location::current()\n"
+                "int column() { return HERE().column(); }\nconst char *base = __BASE_FILE__;\n",
+    "objc.m": "#import \"unit.h\"\n#import \"unit.h\"\n@interface Thing\n- (int) size;\n@end\n"
+              "@implementation Thing\n- (int) size { return SQUARE(3); }\n@end\n",
+    "objc.mm": "#import \"unit.h\"\n@interface Thing\n- (int) size;\n@end\n@implementation Thing\n"
+               "- (int) size { struct T { ~T() {} } t; return SQUARE(sizeof(t)); }\n@end\n",
+    "pre.i": "# 1 \"made.c\"\n# 1 \"<built-in>\"\n# 1 \"made.c\"\nint made(int a) { return a; }\n",
+    "pre.ii": "# 1 \"made.cc\"\nstruct S { S(); int a; };\nS::S() : a(3) {}\n",
+    "pre.mi": "@interface Thing\n- (int) size;\n@end\n",
+    "include.i": "#include \"unit.h\"\nint a = MOST;\n",
+    "code.s": "\t.text\n\t.globl f\nf:\n\tret\n",
+    "code.S": "#include \"inc/limit.h\"\n#if MOST > 5\n\t.globl g\n#endif\n\t.text\n"
+              "g:\tmov $MOST, %eax\n\tret\n",
+    "inc/limit.h": "#define MOST 10\n",
+    "code.sx": "#define RETURN ret\n\t.text\ng:\tRETURN\n",
+    "bad.s": "\t.text\n\tnosuchinstruction %eax\n",
+    "bad.S": "#define A 1\n\t.text\n\tnosuchinstruction A\n",
+    "reads.s": "\t.include \"code.s\"\n",
+    "reads.S": "\t.data\n\t.incbin \"unit.h\"\n",
+    "reads.c": "__asm__(\".data\\n.incbin \\\"unit.h\\\"\\n.text\");\n",
+    "badasm.c": "void f(void) { __asm__(\"nosuchinstruction\"); }\n",
+    "warn.c": "#include \"unit.h\"\nint f(int a)\n{\n    int unused = SQUARE(2), x;\n"
+              "    if (SAME(a, a))\n        return x;\n    return 'ab';\n}\n",
+    "warn.cc": "#include \"unit.h\"\nint f(unsigned a) { int unused; return SQUARE(a) > -1; }\n",
+    "late.c": "static int f(void) { return 1; }\nint g;\n",
+    "undef.c": "#if NOT_DEFINED\n#endif\nint u;\n",
+    "hash.c": "#warning take care\nint w;\n",
+    "both.c": "#warning take care\nint f(void) { int unused; return 0; }\n",
+    "redefine.c": "#define A 1\n#define A 2\nint a = A;\n",
+    "fall.c": "int f(int n)\n{\n    switch (n) {\n    case 1: n++;  /* fallthrough */\n"
+              "    case 2: n--;\n    }\n    return n;\n}\n",
+    "selfcmp.c": "#include \"unit.h\"\nint f(int x) { return SAME(x, x); }\n",
+    "syntax.c": "int f(int a)\n{\n    return a +;\n}\nint g( { }\n",
+    "syntax.cc": "template <class T> struct S { T t };\nint f() { return S<int>::none; }\n",
+    "inmacro.c": "#include \"unit.h\"\nint f(char *s) { return SQUARE(s); }\n",
+    "hasherror.c": "int a;\n#error stop here\nint b = ;\n",
+    "noheader.c": "#include \"unit.h\"\n#include \"not/there.h\"\nint a;\n",
+    "tabs.c": "int f(int a)\n{\n\tint\tunused = a;\n\treturn \"x\";\n}\n",
+    "indent.c": "int f(int a)\n{\n    if (a)\n        a++;\n        a--;\n    return a;\n}\n",
+    "crlf.c": "#include \"unit.h\"\r\nint f(int a)\r\n{\r\n    return SQUARE(a);\r\n}\r\n",
+    "bom.c": "\ufeff#include \"unit.h\"\nint a = MOST;\n",
+    "utf8.c": "const char *s = \"\u00fc\u4e2d\"; int \u00e4 = 1;\n"
+              "int f(void) { int \u00fcber; return 0; }\n",
+    "latin1.c": b"const char *s = \"\xfc\xe4\"; // \xf6\n",
+    "empty.c": "",
+    "nonewline.c": "int a;",
+    "trigraph.c": "??=include \"unit.h\"\nchar a[] = \"??/n\"; int b ??( MOST ??);\n",
+    "digraph.c": "%:include \"unit.h\"\nint b <: MOST :> = <% 1 %>;\n",
+    "raw.cc": "const char *s = R\"x(\n#include \"unit.h\"\n#define A\n\\\n)x\";\n"
+              "int line = __LINE__;\n",
+    "words.c": "int include, import;\n/*\n#include <none.h>\n*/\n"
+               "const char *s = \"\\\n#include\";\n",
+    "unterminated.c": "#if 0\ndon't\n#endif\nint a;\n",
+    "pushed.c": "#define M 1\n#pragma push_macro(\"M\")\n#undef M\n#define M 2\nint a = M;\n"
+                "#pragma pop_macro(\"M\")\nint b = M;\n",
+    "poison.c": "#pragma GCC poison forbidden\nint forbidden;\n",
+    "message.c": "#pragma message \"hello\"\nint f(void) { return __LINE__; }\n",
+    "extname.c": "#pragma redefine_extname f f2\nint f(void);\nint g(void) { return f(); }\n",
+    "omp.c": "int f(int *a)\n{\n    int s = 0;\n#pragma omp parallel for reduction(+:s)\n"
+             "    for (int i = 0; i < 99; i++) s += a[i];\n    return s;\n}\n",
+    "omp_.c": "int f(int *a)\n{\n    int s = 0;\n_Pragma(\"omp simd\")\n"
+              "    for (int i = 0; i < 99; i++) s += a[i];\n    return s;\n}\n",
+    "acc.c": "void f(int *a)\n{\n#pragma acc parallel loop\n"
+             "    for (int i = 0; i < 9; i++) a[i] = i;\n}\n",
+    "target.c": "#pragma GCC target(\"avx2\")\n#ifdef __AVX2__\nint avx;\n#endif\nint a;\n",
+    "optimize.c": "#pragma GCC optimize(\"O0\")\n#ifdef __OPTIMIZE__\nint opt;\n#endif\nint a;\n",
+    "ignored.c": "#pragma GCC diagnostic ignored \"-Wunused-variable\"\n"
+                 "int f(void) { int unused; return 0; }\n",
+    "ignoredcpp.c": "#pragma GCC diagnostic ignored \"-Wundef\"\n#if NOT_DEFINED\n#endif\n"
+                    "int a;\n",
+    "quiet.c": "#include \"inc/quiet.h\"\nint a;\n",
+    "inc/quiet.h": "_Pragma(\"GCC system_header\")\n"
+                   "static int f(void) { int unused; return 1; }\n",
+    "hidden.c": "#include \"inc/hidden.h\"\nint a = EMPTY(1) + 1;\n",
+    "inc/hidden.h": "#pragma GCC system_header\nstatic int f(void) { int unused; return 1; }\n"
+                    "#define EMPTY(x) ({ int a; x; })\n",
+    "packed.c": "#define N 1\n#pragma pack(N)\nstruct s { char c; long l; };\n"
+                "int size = sizeof(struct s);\n",
+    "date.c": "const char *when = __DATE__ __TIME__;\n",
+    "stamp.c": "const char *when = __TIMESTAMP__;\n",
+    "named.c": "const char *name = NAME;\n",
+    "base.c": "#include \"inc/base.h\"\n",
+    "inc/base.h": "const char *base = __BASE_FILE__, *file = __FILE__;\n",
+    "counter.c": "#if __COUNTER__ == 0\nint zero;\n#endif\nint a = __COUNTER__ + __COUNTER__;\n",
+    "counted.c": "#define JOIN(a, b) a##b\n#define NEW(a, b) JOIN(a, b)\n"
+                 "int NEW(v, __COUNTER__);\nint NEW(v, __COUNTER__);\n",
+    "level.c": "#include \"inc/level.h\"\nint outer = __INCLUDE_LEVEL__;\n",
+    "inc/level.h": "int inner = __INCLUDE_LEVEL__;\n",
+    "line.c": "#line 100 \"gram.y\"\nint f(void) { int unused; return 0; }\n",
+    "has.c": "#if __has_include(\"unit.h\") && __has_attribute(noinline)\nint has;\n#endif\n",
+    "import.c": "#import \"unit.h\"\n#import \"unit.h\"\nint a = MOST;\n",
+    "inargument.c": "#define ID(x) x\nint a = ID(\n#include \"inc/number.h\"\n);\n",
+    "inc/number.h": "7\n",
+    "embed.c": "int a;\n/* #embed */\n",
+    "ident.c": "#ident \"made by hand\"\nint a;\n",
+    "long.c": "int a = 0" + " + 1" * 15000 + ";\n",
+    "vector.c": "#include <immintrin.h>\n__attribute__((target(\"avx2\")))\n"
+                "__m256i f(__m256i a) { return _mm256_add_epi8(a, a); }\n",
+    "module.cc": "export module numbers;\nexport int one() { return 1; }\n",
+    "usesmodule.cc": "import numbers;\nint f() { return one(); }\n",
+    "pch.c": "#include \"pre.h\"\nint a = SQUARE(MOST);\n",
+    "pre.h": "#include \"unit.h\"\nint declared(int);\n",
+    "conftest.c": "int main(void) { return 0; }\n",
+    "function.c": "#define F(a...) a\nint x = F(1);\n",
+    "comments.c": "#define A 1 // one\nint a = A; // two\n",
+    "map.txt": "a map\n",
+    "wrapper.sh": "#!/bin/sh\nexec gcc-12 \"$@\"\n",
+    "words.rsp": "-O2 '-DNAME=1 + 2' -I\"inc\"\n",
+    "nest.rsp": "@words.rsp\n-c\n",
+    "loop.rsp": "@loop.rsp\n",
+}
+
+# Where it must go: `remote`, `local`, or `again`: sent, and then repeated here, because there
+# it failed, or complained, for reasons that may not hold here, or the disk would not have it.
+# Then what may differ, or how it is run:
+#   producer  -g: the word -fdirectives-only in the producer string of the debug information
+#   order     the preprocessor's messages may come before the compiler's
+#   tab       columns of messages on lines with tabs
+#   tty       stderr is a terminal
+#   nobody    as a user who may not write everywhere
+# In the command line $D is empty, or distcc.py.
+ROWS = r"""
+# Plain compiles, and what is preprocessed here
+remote              $D gcc -c main.c
+remote              $D gcc -c main.c -o main.o
+remote              $D gcc -O2 -Wall -Wextra -c main.c -o out.o
+remote              $D gcc -S main.c
+remote              $D gcc -O2 -S main.c -o text.s
+remote              $D gcc -omain.o -c main.c
+remote              $D gcc main.c -c -o main.o -O1
+remote              mkdir -p a/b; $D gcc -c main.c -o a/b/main.o
+remote              $D g++ -O2 -c main.cc
+remote              $D g++ -std=c++20 -O1 -c location.cc
+remote              $D g++ -O1 -Wall -c library.cc -o l.o
+remote              $D c++ -c main.cc -o m.o
+remote              $D cc -c main.c -o m.o
+remote              $D gcc -c main.cc
+remote              cp main.cc x.cpp; $D g++ -c x.cpp
+remote              cp main.cc x.cxx; $D g++ -c x.cxx
+remote              cp main.cc x.C; $D g++ -c x.C
+remote              cp main.cc x.c++; $D g++ -c x.c++
+remote              cp main.cc x.CPP; $D g++ -c x.CPP
+remote              cp main.cc x.cp; $D g++ -c x.cp
+remote              $D gcc -DNAME=3 -UOTHER -Iinc -c main.c
+remote              $D gcc -D NAME=3 -I inc -I other -c next.c
+remote              $D gcc -Iother -Iinc -c next.c -o n.o
+remote              $D gcc -isystem inc -c use.c
+remote              $D gcc -idirafter inc -iquote other -c use.c
+remote              $D gcc -iprefix ./ -iwithprefix inc -c use.c
+remote              $D gcc -include unit.h -imacros inc/extra.h -c main.c
+remote              $D gcc -include main.c -c empty.c -o e.o
+remote              $D gcc '-DNAME="a b"' -c main.c
+remote              $D gcc '-DNAME=SQUARE(2)' -DTEXT='x, y' -c main.c
+remote              $D gcc -nostdinc -c import.c
+remote              $D gcc -C -c main.c
+remote              $D gcc -CC -c comments.c
+remote              $D gcc -std=c99 -c comments.c -CC -DX
+remote              $D gcc -pipe -pthread -fPIC -fno-common -c main.c
+remote              $D gcc -pg -p -c main.c -o main.o
+remote              $D gcc -m32 -c selfcmp.c
+remote              $D gcc -march=x86-64-v3 -mtune=generic -mavx2 -O3 -c main.c
+remote              $D gcc -O2 -c vector.c
+remote              $D gcc -fopenmp -c omp_.c
+remote              $D gcc -fsanitize=address,undefined -O1 -c main.c
+remote              $D g++ -fsanitize=undefined -c main.cc
+remote              $D gcc -fstack-protector-strong -fcf-protection -ffunction-sections -c main.c
+remote              $D gcc -fvisibility=hidden -fno-strict-aliasing -fwrapv -c main.c -std=gnu11
+remote              $D gcc -frandom-seed=abc -fmessage-length=0 -c main.c
+remote              $D gcc --param max-inline-insns-single=5 --param=ggc-min-expand=10 -c main.c
+again               $D gcc -ansi -pedantic -c selfcmp.c
+remote              $D gcc -ansi -pedantic -c late.c
+remote              $D gcc -fmacro-prefix-map=./=/x/ -ffile-prefix-map=$PWD=. -c base.c
+remote              $D gcc -Wl,-O1 -L. -lm -s -c main.c
+remote              $D gcc -static -shared -nostdlib -T main.c -Xlinker main.c -c main.c -o m.o
+remote              $D gcc -fverbose-asm -c main.c
+remote              $D gcc -Wp,-DNAME=5 -c main.c
+remote              $D gcc -Wp,-DNAME=5,-Iinc -c use.c
+remote              $D gcc -Xpreprocessor -DNAME=5 -c main.c
+local               $D gcc -Wp,-P -c main.c
+local               $D gcc -Xpreprocessor -include -Xpreprocessor unit.h -c main.c
+remote              $D gcc -Wa,--noexecstack -Wa,-mbranches-within-32B-boundaries -c main.c
+remote              $D gcc -Wa,--defsym,A=1 -c code.s
+remote              $D gcc -Xassembler --noexecstack -c main.c
+remote              $D gcc --for-assembler --noexecstack -c main.c
+local               $D gcc -Wa,-ahl=list.txt -c main.c
+local               $D gcc -Wa,-a -c main.c
+local               $D gcc -Wa,--MD,asm.d -c main.c
+local               $D gcc -Wa,-Iinc -c code.s
+local               $D gcc -Wa,-o,other.o -c main.c
+local               $D gcc -Wa,@words.rsp -c main.c
+local               $D gcc -Xassembler -ahl=list.txt -c main.c
+local               $D gcc -Xassembler -o -Xassembler other.o -c main.c
+local               $D gcc -Wa,--gdwarf-5 -c main.c
+
+# Debug information
+remote,producer     $D gcc -g -O0 -c main.c
+remote,producer     $D gcc -g -O2 -c main.c -o sub.o
+remote,producer     $D gcc -ggdb2 -gdwarf-4 -c main.c
+remote,producer     $D gcc -g1 -c main.c
+remote              $D gcc -g0 -c main.c
+remote              $D gcc -g -g0 -c main.c
+remote,producer     $D gcc -g -gz -c main.c
+remote,producer     $D gcc -g -gno-column-info -c main.c
+remote              $D gcc -g -gno-record-gcc-switches -c main.c
+remote,producer     $D gcc -g -fdebug-prefix-map=$PWD=/src -c main.c
+remote,producer     $D g++ -g -O0 -c main.cc
+remote,producer     $D g++ -g -O2 -c library.cc
+remote,producer     mkdir -p s; cp main.c unit.h s; $D gcc -g -c s/main.c -o s/m.o
+remote,producer     $D gcc -g -c $PWD/main.c
+remote,producer     $D gcc -g -c line.c
+remote,producer     $D gcc -g -c crlf.c
+local               $D gcc -g -c objc.m
+local               $D gcc -g -c pre.i
+remote,producer     $D gcc -g -DNAME=1 -Iinc -include inc/extra.h -c main.c
+local               $D gcc -g -S main.c
+local               $D gcc -g3 -c main.c
+local               $D gcc -ggdb3 -c main.c
+local               $D gcc -g -remap -c main.c
+local               $D gcc -g -C -c main.c
+local               $D gcc -g -fno-working-directory -c main.c
+local               $D gcc -gctf -c main.c
+local               $D gcc -gsplit-dwarf -c main.c
+local               $D gcc -g -gsplit-dwarf -c main.c -o x.o
+local               $D gcc -g -c code.s
+local               $D gcc -g -c pre.ii
+local               $D gcc -g -c base.c
+local               $D gcc -g -c counter.c
+local               $D gcc -fsanitize=undefined -c base.c
+local               $D g++ -std=c++20 -c where.cc
+local               $D gcc -g -c code.S
+local               $D g++ -g -femit-struct-debug-baseonly -c main.cc
+local               $D g++ -g -femit-struct-debug-reduced -c main.cc
+
+# The words of the command line
+remote              $D gcc --compile main.c --output=main.o
+remote              $D gcc --compile main.c --output main.o
+remote              $D gcc --define-macro=NAME=2 --define-macro OTHER --compile main.c
+remote              $D gcc --include-directory inc --include-directory=other -c next.c
+remote              $D gcc --include unit.h --undefine-macro=X --optimize -c main.c
+remote              $D gcc --include=use.c --include-directory=inc --std=c11 -c empty.c
+remote              $D gcc --language c -c main.c
+remote              $D gcc --language=c++ -c main.c
+again               $D gcc --assemble main.c --all-warnings --ansi --pedantic
+remote              $D gcc --assemble selfcmp.c --all-warnings -pedantic -std=c99
+remote              $D gcc --param ssp-buffer-size=4 --pipe --no-warnings -c warn.c
+local               $D gcc --preprocess main.c
+local               $D gcc --coverage -c main.c
+local               $D gcc --save-temps -c main.c
+local               $D gcc --dump=a -c main.c
+local               $D gcc --stack-usage -c main.c
+local               $D gcc --machine-arch=native -c main.c
+local               $D gcc --def NAME -c main.c
+local               $D gcc --profile-generate -c main.c
+local               $D gcc --no-such-option -c main.c
+local               $D gcc --debug=3 -c main.c
+remote              $D gcc @words.rsp -c main.c
+remote              $D gcc @nest.rsp main.c
+local               $D gcc @none.rsp -c main.c
+local               $D gcc @loop.rsp -c main.c
+remote              printf '%s' '-c "main.c" -o '"'a b.o'" >x.rsp; $D gcc @x.rsp
+remote              printf ' -c main.c -DNAME=\\\\2\\\n -DX' >x.rsp; $D gcc @x.rsp
+remote              : >none; $D gcc @none -c main.c
+remote              printf -- '-DNAME=\"x\"' >x.rsp; $D gcc @x.rsp -c main.c
+local               $D gcc -c -- main.c
+remote              $D clang -c -- main.c
+local               $D gcc -- -c main.c
+local               $D gcc -c main.c -o a.o -o b.o
+local               $D gcc -c main.c -o
+local               $D gcc -c main.c -MD -MF
+local               $D gcc -c main.c -I
+local               $D gcc -c main.c -include
+local               $D gcc -c main.c -x
+local               $D gcc -c main.c -Xassembler
+local               $D gcc -c main.c --param
+local               $D gcc -c
+local               $D gcc -o main.o
+local               $D gcc
+local               $D gcc -c main.c ''
+local               $D gcc -c main.c -o ''
+remote              $D gcc -c main.c -D use.c -U main.cc -I use.c
+remote              $D gcc -isystem main.c -iquote use.c -c main.c
+local               $D gcc -aux-info main.c -c main.c
+local               $D gcc -c main.c use.c
+local               $D gcc -Iinc -c main.c use.c
+local               $D gcc main.c -o program
+local               $D gcc -c main.c other.o
+local               $D gcc -c main.c -lm main.a
+local               $D gcc -c unit.h
+local               $D gcc -c map.txt
+local               $D gcc -c -S main.c
+local               $D gcc -c -E main.c
+local               $D gcc -c - <main.c
+local               $D gcc -x c -c - <main.c
+local               $D gcc -c -x c /dev/null -o null.o
+local               $D gcc -c conftest.c
+local               cp main.c dir.c; $D gcc -c dir.c/ -o m.o
+local               $D gcc -c main.c -o -
+local               $D gcc -S main.c -o -
+
+# Dependency files
+remote              $D gcc -MD -c main.c
+remote              $D gcc -MMD -c main.c
+remote              $D gcc -MD -c main.c -o x.foo.o
+remote              $D gcc -MMD -c main.c -o noext
+remote              mkdir -p out.d/x; $D gcc -MMD -c main.c -o out.d/x/noext
+remote              mkdir out; $D gcc -MMD -c main.c -o out/main.o
+remote              mkdir out; $D gcc -MD -MF out/x.d -c main.c
+remote              $D gcc -MD -MFx.d -MT target -c main.c
+remote              $D gcc -MD -MF x.d -MF y.d -c main.c
+remote              $D gcc -MMD -MP -c main.c -o m.o
+remote              $D gcc -MMD -MP -MT 'a b' -MQ '$(c) d' -c main.c
+remote              $D gcc -MMD -MTone -MT two -c main.c
+remote              $D gcc -MMD -c main.c -o 'odd $ #x.o'
+remote              $D gcc -MD -MMD -c main.c
+remote              $D gcc -MMD -MD -c main.c
+remote              $D gcc -S -MMD main.c
+remote              $D gcc -S -MMD main.c -o q.s
+remote              $D gcc -Wp,-MD,x.d -c main.c
+remote              $D gcc -Wp,-MMD,x.d -c main.c -o q.o
+remote              $D gcc -Wp,-MMD,x.d -MT t -c main.c -o q.o
+local               $D gcc -Wp,-MMD,x.d,-MP -c main.c -o q.o
+local               $D gcc -Xpreprocessor -MMD -Xpreprocessor x.d -c main.c
+local               $D gcc -Wp,-MD,x.d -Wp,-MT,t -c main.c
+remote              $D g++ -MMD -MF x.d -c main.cc
+remote              $D g++ -MD -c main.cc -o x.o
+remote              $D gcc -MMD -c code.S
+remote              $D gcc -MD -MF x.d -c code.S -o y.o
+remote              $D gcc --write-dependencies -c main.c
+remote              $D gcc --write-user-dependencies -MF x.d -c main.c
+remote              $D gcc -MMD -MF sub.d -include inc/extra.h -isystem other -c next.c -Iinc
+remote              echo old >main.d; $D gcc -MMD -c main.c
+remote              echo old >main.d; chmod 600 main.d; $D gcc -MMD -c main.c
+remote              ln -s real.d main.d; $D gcc -MMD -c main.c
+remote              DEPENDENCIES_OUTPUT=x.d $D gcc -c main.c -o q.o
+remote              DEPENDENCIES_OUTPUT='x.d t x' $D gcc -c main.c
+remote              echo old >x.d; DEPENDENCIES_OUTPUT=x.d $D gcc -c main.c
+remote              SUNPRO_DEPENDENCIES=x.d $D gcc -c main.c
+remote              SUNPRO_DEPENDENCIES=x.d $D gcc -MMD -c main.c
+remote              DEPENDENCIES_OUTPUT=x.d $D gcc -Wp,-MMD,y.d -c main.c
+remote              DEPENDENCIES_OUTPUT=x.d SUNPRO_DEPENDENCIES=y.d $D gcc -c main.c
+remote              DEPENDENCIES_OUTPUT=x.d $D clang -c main.c
+remote              SUNPRO_DEPENDENCIES=x.d $D clang -c main.c
+remote              SUNPRO_DEPENDENCIES='x.d t' $D g++ -c main.cc
+remote              DEPENDENCIES_OUTPUT=x.d $D gcc -MMD -c main.c
+remote              $D clang -MMD -c main.c -o q.o
+remote              $D clang -MD -MF x.d -MT t -c main.c
+local               $D clang -Wp,-MMD,x.d -c main.c -o q.o
+local               $D clang -MJ x.json -c main.c
+local               $D gcc -MD -MF - -c main.c
+remote              $D gcc -MD -MF /dev/stdout -c main.c
+local               $D gcc -MD -MG -c main.c
+local               $D gcc -MG -MD -c noheader.c
+local               $D gcc -M main.c
+local               $D gcc -MM -MF x.d main.c
+local               $D gcc -M -c main.c
+local               $D gcc -MF x.d -c main.c
+local               $D gcc -MD -c pre.i
+again               $D gcc -MMD -MF none/x.d -c main.c
+local               echo old >noheader.d; $D gcc -MMD -c noheader.c
+local               echo old >hasherror.d; $D gcc -MMD -c hasherror.c
+remote              echo old >syntax.d; $D gcc -MMD -c syntax.c
+remote              echo old >syntax.o; $D gcc -MMD -MF x.d -c syntax.c
+
+# Languages
+remote              $D gcc -x c -c main.c
+remote              $D gcc -xc -c main.c -x none
+remote              cp main.c main.txt; $D gcc -x c -c main.txt
+remote              cp main.c main; $D gcc -xc main -c
+remote              $D gcc -xc++ -c main.c
+remote              $D gcc -x c++ -c main.cc
+remote              $D g++ -xc -c main.c
+remote              $D g++ -c main.c
+local               $D g++ -x c -x none -c main.c -o m.o
+local               $D gcc -c main.c -x c++
+remote              $D g++ -c pre.i
+remote              $D gcc -c pre.i
+remote              $D gcc -c pre.ii
+remote              $D gcc -x cpp-output -c pre.i
+remote              $D gcc -O2 -Wall -S pre.i
+remote              $D gcc -c include.i
+local               $D gcc -fpreprocessed -c pre.i
+local               $D gcc -fpreprocessed -c main.c
+local               $D gcc -fdirectives-only -c main.c
+remote              $D gcc -c objc.m
+remote              $D gcc -c objc.mm
+remote              $D gcc -x objective-c -c objc.m
+remote              cp objc.mm x.M; $D gcc -c x.M
+remote              $D gcc -c pre.mi
+remote              cp pre.i x.mi; $D gcc -c x.mi
+remote              $D gcc -c code.s
+remote              $D gcc -c code.S
+remote              $D gcc -c code.sx
+remote              $D gcc -x assembler-with-cpp -c code.s
+remote              $D gcc -x assembler -c code.s
+remote              $D g++ -c code.S -DX
+local               $D gcc -S code.S
+local               $D gcc -S code.s
+remote              $D clang -c code.s
+remote              $D clang -c code.S
+local               $D gcc -c reads.s
+local               $D gcc -c reads.S
+local               $D gcc -c reads.c
+local               $D gcc -x c-header unit.h
+local               $D gcc -x c-header -c unit.h -o pre.h.gch
+local               $D g++ -x c++-header unit.h -o unit.h.gch
+local               $D gcc -c pre.h
+local               gcc pre.h; $D gcc -c pch.c
+local               gcc pre.h -o inc/pre.h.gch; mv pre.h inc; $D gcc -Iinc -Winvalid-pch -c pch.c
+local               gcc pre.h; $D gcc -include pre.h -c main.c
+local               mkdir pre.h.gch; gcc pre.h -o pre.h.gch/c; $D gcc -include pre.h -c main.c
+local               $D gcc -fpch-preprocess -c pch.c
+local               $D g++ -std=c++20 -fmodules-ts -c module.cc
+local               o=-fmodules-ts; g++ $o -c module.cc; $D g++ $o -c usesmodule.cc
+local               $D g++ -fmodule-header -x c++-header unit.h
+local               $D gcc -x none-such -c main.c
+local               $D gcc -x f95 -c main.c
+local               $D gcc -x ada -c main.c
+
+# What the text holds
+remote              $D gcc -c crlf.c
+remote              $D gcc -c bom.c
+remote,order        $D gcc -Wall -c utf8.c
+remote              $D gcc -finput-charset=ISO-8859-1 -c latin1.c
+local               $D gcc -g -finput-charset=ISO-8859-1 -c latin1.c
+remote              $D gcc -c latin1.c
+remote              $D gcc -c empty.c
+remote              $D gcc -c nonewline.c
+remote              $D gcc -std=c99 -c trigraph.c
+remote              $D gcc -trigraphs -c trigraph.c
+again               $D gcc -Wall -c trigraph.c
+remote              $D gcc -c digraph.c
+remote              $D g++ -c raw.cc
+remote              $D gcc -c words.c
+remote              $D gcc -c unterminated.c
+remote              $D gcc -c pushed.c
+local               $D gcc -c poison.c
+again               $D gcc -c message.c
+remote              $D gcc -c extname.c
+remote              $D gcc -fopenmp -c omp.c
+remote              $D gcc -fopenmp-simd -O2 -c omp.c
+remote              $D gcc -Wall -c omp.c
+local               $D gcc -fopenacc -c acc.c
+local               $D gcc -c target.c
+local               $D gcc -O2 -c optimize.c
+remote              $D gcc -Wall -c ignored.c
+local               $D gcc -Wundef -c ignoredcpp.c
+remote              $D gcc -Wall -c quiet.c
+remote              $D gcc -Wall -c hidden.c
+remote              $D gcc -c packed.c
+remote              SOURCE_DATE_EPOCH=1000000000 $D gcc -c date.c
+remote              touch -d @1000000000 stamp.c; $D gcc -c stamp.c
+remote              $D gcc -c base.c
+remote              $D gcc -c counter.c
+remote              $D gcc -c counted.c
+remote              $D gcc -c level.c
+remote              SOURCE_DATE_EPOCH=1000000000 $D gcc -DNAME=__DATE__ -c named.c
+remote              $D gcc -DNAME=__BASE_FILE__ -c named.c
+remote              $D gcc -DNAME=__FILE__ -O1 -c named.c
+remote              $D gcc -c has.c
+remote,order        $D gcc -c import.c
+remote,order        $D gcc -Wall -c import.c
+remote              $D gcc -c embed.c
+remote              $D gcc -c ident.c
+remote              $D gcc -c long.c
+remote              $D gcc -c function.c
+remote              $D gcc -pedantic -std=c89 -c function.c
+remote              $D gcc -pedantic -c function.c
+remote              DISTCC_DIRECTIVES_ONLY=0 $D gcc -O2 -c main.c
+
+# Options that touch other files
+local               $D gcc -ftest-coverage -c main.c
+local               $D gcc -fprofile-arcs -c main.c
+local               $D gcc -fprofile-generate -c main.c
+local               $D gcc -fprofile-use -c main.c
+local               $D gcc -fprofile-use=prof -c main.c
+local               $D gcc -fauto-profile -c main.c
+local               $D gcc -fbranch-probabilities -c main.c
+local               $D gcc -fstack-usage -c main.c
+local               $D gcc -fcallgraph-info=su -c main.c
+local               $D gcc -fdump-tree-optimized -c main.c
+local               $D gcc -fdump-rtl-expand=x.rtl -c main.c
+local               $D gcc -da -c main.c
+local               $D gcc -dD -c main.c
+local               $D gcc -dP -S main.c
+local               $D gcc -save-temps -c main.c
+local               $D gcc -save-temps=obj -c main.c -o x.o
+local               $D gcc -fsave-optimization-record -O2 -c main.c
+local               $D gcc -O2 -fopt-info-vec=x.txt -c main.c
+local               $D gcc -aux-info x.txt -c main.c
+local               $D gcc -time=x.txt -c main.c
+local               $D gcc -fdiagnostics-format=json -Wall -c warn.c
+local               $D gcc -freport-bug -c main.c
+local               $D gcc -fstack-usage -dumpdir d- -c main.c
+local               $D gcc -fstack-usage -dumpbase b -dumpbase-ext .c -c main.c
+local               $D gcc -fdump-go-spec=x.go -c main.c
+local               $D gcc -fplugin=./none.so -c main.c
+local               $D gcc -iplugindir=. -c main.c
+local               $D gcc -specs=none.specs -c main.c
+local               $D gcc -wrapper env -c main.c
+local               $D gcc -B. -c main.c
+local               $D gcc --prefix=. -c main.c
+local               $D gcc -march=native -c main.c
+local               $D gcc -mtune=native -c main.c
+local               $D gcc -E main.c
+local               $D gcc -E main.c -o main.i
+local               $D gcc -c -fsyntax-only main.c
+local               $D gcc '-###' -c main.c
+local               $D gcc --help
+local               $D gcc --version
+local               $D gcc -dumpmachine
+local               $D gcc -print-prog-name=as
+local               $D gcc -c -v main.c
+local               $D gcc -c -H main.c
+local               $D gcc -c -Q main.c
+local               $D gcc -ftime-report -c main.c
+local               $D gcc -fmem-report -c main.c
+local               $D g++ -fstats -c main.cc
+local               $D gcc -fverbose-asm -S main.c
+local               $D gcc -frecord-gcc-switches -c main.c
+local               $D gcc -flto -frandom-seed=1 -c main.c
+local               $D gcc -flto -ffat-lto-objects -frandom-seed=1 -c main.c
+local               $D gcc -fcompare-debug -c main.c
+local               $D gcc -fdiagnostics-generate-patch -c warn.c
+local               $D gcc -Wall -fdiagnostics-parseable-fixits -c warn.c
+local               $D gcc -P -c main.c
+local               $D gcc -traditional-cpp -c selfcmp.c
+local               $D gcc -Xclang -load -c main.c
+local               $D gcc -fsanitize-ignorelist=map.txt -c main.c
+local               $D gcc -frandomize-layout-seed-file=map.txt -c main.c
+local               $D gcc -no-integrated-cpp -c main.c
+local               $D gcc -fdebug-cpp -c main.c
+local               $D gcc -fself-test=map.txt -c main.c
+local               $D gcc -fvtable-verify=std -fvtv-debug -c main.c
+local               $D gcc -fdbg-cnt-list -c main.c
+
+# clang
+remote              $D clang -c main.c
+remote              $D clang -O2 -Wall -Wextra -c main.c -o m.o
+remote              $D clang -O2 -S main.c
+remote              $D clang++ -O2 -c main.cc
+remote              $D clang++ -c main.cc -o m.o -Iinc -DNAME=2
+remote              $D clang -x c++ -c main.c
+remote              $D clang -Iinc -isystem other -include unit.h -c use.c
+remote              $D clang -fPIC -fsanitize=address -c main.c
+remote              $D clang -target x86_64-linux-gnu -c main.c
+local               $D clang -lm -L. -Wl,-s -c main.c
+remote              $D clang -c pre.i
+remote              $D clang -Wno-unknown-warning-option -Wno-such -c main.c
+local               $D clang -Wno-such -c main.c
+again               $D clang -c syntax.c
+again               echo old >syntax.o; $D clang -c syntax.c
+again               echo old >syntax.s; $D clang -S syntax.c
+again               $D clang -Wall -c warn.c
+again               $D clang -c selfcmp.c
+local               $D clang -g -c main.c
+local               $D clang -gdwarf-4 -c main.c
+local               $D clang -fsanitize=undefined -c main.c
+local               $D clang -C -c main.c
+local               $D clang -E main.c
+local               $D clang -fsyntax-only main.c
+local               $D clang -emit-llvm -c main.c
+local               $D clang --analyze main.c
+local               $D clang --serialize-diagnostics x.dia -c main.c
+local               $D clang -ftime-trace -c main.c
+local               $D clang -fmodules -c main.c
+local               $D clang -fembed-bitcode -c main.c
+local               $D clang -save-stats -c main.c
+local               $D clang -fprofile-instr-generate -fcoverage-mapping -c main.c
+local               $D clang -Xclang -disable-llvm-passes -c main.c
+local               $D clang -mllvm -inline-threshold=1 -c main.c
+local               $D clang -fstack-usage -c main.c
+local               $D clang -frecord-command-line -c main.c
+local               $D clang -fsave-optimization-record -c main.c
+local               $D clang -foptimization-record-file=x.yaml -c main.c
+local               $D clang -fproc-stat-report=x.csv -c main.c
+local               $D clang -working-directory inc -c ../main.c
+local               $D clang -ivfsoverlay map.txt -c main.c
+local               $D clang -c both.c
+local               $D clang -c noheader.c
+local               $D clang -march=native -c main.c
+local               $D clang -fdiagnostics-absolute-paths -Wall -c warn.c
+local               $D clang -x c-header -c pre.h -o pre.h.pch
+local               clang -x c-header pre.h -o pre.h.pch; $D clang -include-pch pre.h.pch -c main.c
+local               clang -x c-header pre.h -o pre.h.pch; $D clang -include pre.h -c main.c
+local               $D clang -fprofile-sample-use=map.txt -c main.c
+local               $D clang -dM -c main.c
+
+# Environment
+remote              CPATH=inc $D gcc -c use.c
+remote              CPATH=:inc $D gcc -c use.c
+remote              C_INCLUDE_PATH=inc $D gcc -Wall -c use.c
+remote              CPLUS_INCLUDE_PATH=inc $D gcc -xc++ -c use.c
+local               CPLUS_INCLUDE_PATH=inc $D gcc -c use.c
+remote              GCC_COLORS= $D gcc -Wall -c warn.c
+remote              GCC_COLORS='error=01;32' $D gcc -Wall -c warn.c
+remote              TERM=xterm $D gcc -Wall -c warn.c
+remote              unset LANG LC_ALL LC_CTYPE; $D gcc -Wall -c warn.c
+remote              LC_ALL=C $D gcc -Wall -c warn.c
+remote              unset LC_ALL; LANG=C $D gcc -Wall -c warn.c
+remote              unset LC_ALL; LANG=C.UTF-8 $D gcc -Wall -c warn.c
+remote              unset LC_ALL; LANG=C.UTF-8 LC_CTYPE=C $D gcc -Wall -c warn.c
+remote              unset LC_ALL LANG; LC_CTYPE=C.UTF-8 $D gcc -Wall -c warn.c
+remote              unset LC_ALL LANG; LC_MESSAGES=C $D gcc -Wall -c warn.c
+remote              LC_ALL=xx_YY.UTF-8 $D gcc -Wall -c warn.c
+remote              LC_ALL=POSIX $D gcc -Wall -c warn.c
+local               unset LANG LC_ALL LC_CTYPE; $D gcc -Wall -E -c nosuch.c
+local               LANG=C LC_ALL= $D gcc -Wall -o none/x warn.c
+local               LC_ALL=C $D gcc -Wall -c warn.c nosuch.c
+local               unset LC_ALL LANG; $D sh -c 'env | grep -c "^L[AC]"'
+local               unset LC_ALL LANG; $P $D sh -c 'env | grep "^L[AC]"'
+local               unset LC_ALL; LANG=C LC_CTYPE=C $P $D sh -c 'env | grep "^L[AC]"'
+local               COMPILER_PATH=inc $D gcc -c main.c
+local               GCC_EXEC_PREFIX=/usr/lib/gcc/ $D gcc -c main.c
+local               GCC_COMPARE_DEBUG=1 $D gcc -c main.c
+local               GCC_EXTRA_DIAGNOSTIC_OUTPUT=fixits-v2 $D gcc -Wall -c warn.c
+local               CCC_OVERRIDE_OPTIONS='+-O2' $D clang -c main.c
+remote              CFLAGS=-DX CC=none MAKEFLAGS=-j $D gcc -c main.c
+remote,tty          TERM=xterm $D gcc -Wall -c warn.c
+remote,tty          TERM=dumb $D gcc -Wall -c warn.c
+remote,tty          unset TERM; $D gcc -Wall -c warn.c
+remote,tty          TERM=xterm GCC_COLORS= $D gcc -Wall -c warn.c
+remote,tty          TERM=xterm $D gcc -fdiagnostics-color=never -Wall -c warn.c
+remote,tty          TERM=dumb $D gcc -fdiagnostics-color=always -Wall -c warn.c
+remote,tty          TERM=xterm $D gcc -fno-diagnostics-color -Wall -c warn.c
+remote,tty          TERM=dumb $D gcc -fdiagnostics-color -Wall -c warn.c
+remote,tty          TERM=xterm $D gcc -fdiagnostics-color=auto -Wall -c warn.c
+remote,tty          TERM=xterm $D gcc -c syntax.c
+remote,tty          TERM=xterm $D g++ -c syntax.cc
+remote,tty,order    TERM=xterm $D gcc -Wall -c both.c
+again,tty           TERM=xterm $D clang -Wall -c warn.c
+local,tty           TERM=xterm $D gcc -Wall -c noheader.c
+remote              $D gcc -fdiagnostics-color=always -Wall -c warn.c
+
+# Messages and failures
+remote              $D gcc -Wall -Wextra -c warn.c
+remote              $D g++ -Wall -Wextra -c warn.cc
+remote              $D gcc -w -c warn.c
+remote              $D gcc -Wall -c late.c
+local               $D gcc -Wmisleading-indentation -c indent.c
+remote,order        $D gcc -Wundef -c undef.c
+remote              $D gcc -c hash.c
+remote,order        $D gcc -Wall -c both.c
+remote              $D gcc -c redefine.c
+remote              $D gcc -Wunused-macros -c redefine.c
+again               $D gcc -Wunused-macros -Wall -c both.c
+remote              $D gcc -Wextra -c fall.c
+remote              $D gcc -Werror -Wextra -c fall.c
+remote              $D gcc -Wall -Wextra -c selfcmp.c
+remote              $D gcc -Werror -Wall -Wextra -c selfcmp.c
+remote,tab          $D gcc -Wall -c tabs.c
+remote              $D gcc -Wall -c line.c
+remote              $D gcc -Wall -I inc -include warns.h -c empty.c
+remote              $D gcc -Wall -isystem inc -include warns.h -c empty.c
+remote              $D gcc -c inmacro.c
+local               $D gcc -Wall -ftrack-macro-expansion=0 -c inmacro.c
+remote              $D gcc -c syntax.c
+remote              echo old >syntax.o; $D gcc -c syntax.c
+again               echo old >syntax.s; $D gcc -S syntax.c
+again               echo old >syntax.s; ln syntax.s hard.s; $D gcc -S syntax.c
+again               echo old >real.s; ln -s real.s syntax.s; $D gcc -S syntax.c
+remote              echo old >real.o; ln -s real.o syntax.o; $D gcc -c syntax.c
+remote              $D g++ -c syntax.cc
+remote              $D gcc -fmax-errors=1 -c syntax.c
+remote              $D gcc -Wfatal-errors -c syntax.c
+remote              $D gcc -fdiagnostics-show-location=every-line -Wall -c warn.c
+remote              $D gcc -fno-diagnostics-show-option -Wall -c warn.c
+remote              $D gcc -fno-diagnostics-show-caret -Wall -c warn.c
+remote              $D gcc -fno-show-column -Wall -c warn.c
+remote              $D gcc -fmessage-length=40 -Wall -c warn.c
+remote              $D gcc -fdiagnostics-urls=always -Wall -c warn.c
+remote              $D gcc -fdiagnostics-column-unit=byte -Wall -c warn.c
+remote              $D gcc -fdiagnostics-column-origin=0 -Wall -c warn.c
+again               $D gcc -Werror -Wno-error=unused-variable -Wall -c warn.c
+remote,order        $D g++ -Wsystem-headers -Wall -Wextra -c library.cc
+again               $D gcc -Werror -Wall -c warn.c
+again               echo old >warn.o; $D gcc -Werror -Wall -c warn.c
+again               $D gcc -Werror=unused-variable -Wall -c warn.c
+again               $D gcc -pedantic-errors -std=c99 -c syntax.c
+again               $D gcc -c badasm.c
+again               echo old >badasm.o; $D gcc -c badasm.c
+again               $D gcc -c bad.s
+again               $D gcc -c bad.S
+local               $D gcc -Werror -c hash.c
+local               $D gcc -c hasherror.c
+local               echo old >hasherror.o; $D gcc -c hasherror.c
+local               $D gcc -c noheader.c
+local               $D g++ -c noheader.c
+local               $D gcc -c nosuch.c
+local               $D gcc -c nosuch.c -o x.o
+local               $D gcc -c none/nosuch.s
+local               $D gcc -c inc
+local               cp -r inc dir.c; $D gcc -c dir.c
+local               mkdir d.c; $D gcc -c d.c
+local               mkdir d.i; $D gcc -c d.i
+local               $D gcc -c main.c -o none/main.o
+local               $D gcc -S main.c -o none/main.s
+local               mkdir main.o; $D gcc -c main.c
+local               mkdir main.s; $D gcc -S main.c
+local               $D gcc -c main.c -o /dev/null
+local               $D gcc -S main.c -o /dev/null
+local               mkfifo f; cat f >got & $D gcc -S main.c -o f; s=$?; wait; exit $s
+local               $D gcc -c main.c -o main.c
+local               $D gcc -S main.c -o ./main.c
+local               ln -s main.c x.s; $D gcc -S main.c -o x.s
+local               $D gcc -c -include none.h main.c
+remote              $D gcc -Wall -c warn.c <&- >&-
+remote              $D gcc -Wall -c warn.c 2>&1 | grep warning
+remote              $D gcc -Wall -c warn.c >/dev/full 2>&1
+local               $D gcc -c main.c -o map.txt/main.o
+local               $D gcc -fno-such-option -c main.c
+local               $D gcc -mno-such-option -c main.c
+local               $D gcc -O2 -none -c main.c
+remote              $D gcc -Wno-such-warning-x=3 -c main.c
+remote              $D gcc -Wno-such-warning -c main.c
+remote              $D gcc -Wno-such-warning -Wall -c warn.c
+local               $D gcc -Wsuch-warning -c main.c
+remote              $D gcc -Wdeclaration-after-statement -Wconversion -c main.c
+remote              $D gcc -Wstrict-overflow=3 -Wmissing-prototypes -c warn.c
+local               $D gcc -std=c0 -c main.c
+remote              $D gcc -std=c++17 -c main.c
+remote,order        $D g++ -Wstrict-prototypes -std=c99 -c main.c
+local               $D gcc -O9x -c main.c
+local               $D gcc -march=none -c main.c
+again,nobody        mkdir out; chmod 555 out; $D gcc -c main.c -o out/main.o
+again,nobody        mkdir out; chmod 555 out; $D gcc -S main.c -o out/main.s
+local,nobody        chmod 000 main.c; $D gcc -c main.c
+local,nobody        chmod 000 unit.h; $D gcc -c main.c
+again,nobody        echo old >main.s; chmod 444 main.s; $D gcc -S main.c
+remote,nobody       echo old >main.o; chmod 444 main.o; $D gcc -c main.c
+again,nobody        echo old >main.d; chmod 444 main.d; $D gcc -MMD -c main.c
+remote,nobody       mkdir o; >o/m.o; chmod 666 o/m.o; chmod 555 o; $D gcc -c main.c -o o/m.o
+again,nobody        echo old >x.d; chmod 444 x.d; DEPENDENCIES_OUTPUT=x.d $D gcc -c main.c
+
+# Names
+remote              cp main.c 'a b.c'; $D gcc -c 'a b.c'
+remote              cp main.c 'a b.c'; mkdir 'c d'; $D gcc -MMD -c 'a b.c' -o 'c d/e f.o'
+remote,producer     mkdir 'c d'; cp main.c unit.h 'c d'; $D gcc -g -c 'c d/main.c'
+remote              cp main.c a,b.c; $D gcc -MMD -c a,b.c -o a,b,c.o
+remote              cp warn.c "it's.c"; $D gcc -Wall -c "it's.c"
+remote              cp warn.c 'a"b.c'; $D gcc -Wall -c 'a"b.c'
+remote              cp warn.c 'a\b.c'; $D gcc -Wall -c 'a\b.c'
+remote,producer     cp main.c 'a"b\c.c'; $D gcc -g -c 'a"b\c.c'
+remote              cp main.c 'a$b#.c'; $D gcc -MMD -c 'a$b#.c'
+remote              n=$(printf 'a\377b'); cp main.c $n.c; $D gcc -MMD -Wall -c $n.c -o $n.o
+remote              n=$(printf '\303\274'); cp warn.c $n.c; $D gcc -Wall -c $n.c
+remote              n=$(printf 'a\nb.c'); cp main.c "$n"; $D gcc -c "$n" -o x.o
+remote              cp main.c ./-x.c; $D gcc -c ./-x.c -o ./-x.o
+local               cp main.c ./-x.c; $D gcc -c -- -x.c
+local               cp main.c ./-x.c; $D gcc -c -x.c
+remote              $D gcc -c $PWD/main.c
+remote              $D gcc -MD -c $PWD/base.c -o $PWD/x.o
+remote              ln -s main.c link.c; $D gcc -c link.c
+remote              mkdir d; cp main.c unit.h d; ln -s d e; $D gcc -c e/main.c -o e/x.o
+remote              mkdir -p a/b/c; cp base.c a/b/c; $D gcc -I. -MMD -c a/b/c/base.c
+remote              mkdir -p a/b; cd a/b; $D gcc -MMD -Wall -c ../../warn.c -o ../x.o
+remote,producer     mkdir -p a/b; cd a/b; $D gcc -g -c ../../main.c
+remote,producer     ln -s $PWD l; cd l; $D gcc -g -c main.c
+remote,producer     PWD=/none $D gcc -g -c main.c
+remote,producer     unset PWD; $D gcc -g -c main.c
+remote              cp wrapper.sh gcc; chmod +x gcc; PATH=.:$PATH $D gcc -c main.c
+remote              mkdir gcc; PATH=.:$PATH $D gcc -c main.c
+local               $D env X=1 gcc -c main.c
+remote              cp main.c a.b.c; $D gcc -MMD -c a.b.c
+remote              cp main.c .c; $D gcc -c ./.c -o x.o
+remote              cp main.c x.c; $D gcc -c ./x.c -o ././x.o
+remote              ln -s real.o main.o; $D gcc -c main.c
+remote              echo old >real.o; ln -s real.o main.o; $D gcc -c main.c
+remote              echo old >real.s; ln -s real.s main.s; $D gcc -S main.c
+remote              echo old >main.o; ln main.o hard.o; $D gcc -c main.c
+remote              echo old >main.s; ln main.s hard.s; $D gcc -S main.c
+remote              echo old >main.o; chmod 755 main.o; $D gcc -c main.c
+remote              echo old >main.s; chmod 600 main.s; $D gcc -S main.c
+remote              umask 077; $D gcc -MMD -c main.c
+remote              umask 000; $D gcc -S main.c
+remote              $D /usr/bin/gcc -c main.c
+remote              $D gcc-12 -c main.c
+remote              $D x86_64-linux-gnu-gcc -c main.c
+"""
+
+
+class Row(collections.namedtuple("Row", "where marks script")):
+    """A row of the table: where the job must go, a set of marks, and the command line."""
+
+
+def parse_rows(text):
+    """Return the Rows that a table's text holds; lines that begin with # are headings."""
+    rows = []
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            marks, script = line.split(None, 1)
+            where, *marks = marks.split(",")
+            rows.append(Row(where, frozenset(marks), script))
+    return rows
+
+
+def take_snapshot(directory):
+    """Return {path: (kind and mode, content)} of all that lies in a directory."""
+    found = {}
+    for parent, directories, names in os.walk(os.fsencode(directory)):
+        for name in directories + names:
+            path = os.path.join(parent, name)
+            mode = os.lstat(path).st_mode
+            content = b""
+            if stat.S_ISLNK(mode):
+                content = os.readlink(path)
+            elif stat.S_ISREG(mode):
+                with open(path, "rb") as stream:
+                    content = stream.read()
+            found[os.path.relpath(path, os.fsencode(directory))] = oct(mode), content
+    return found
+
+
+def run_on_terminal(argv, cwd, env):
+    """Run a command whose stderr is a terminal; return its Result."""
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=terminal, start_new_session=True)
+    os.close(terminal)
+    pieces = []
+    with contextlib.suppress(OSError):      # EIO: the last process that had it open is gone
+        while select.select([master], [], [], PATIENCE_S)[0]:
+            pieces.append(os.read(master, 65536))
+    os.close(master)
+    stdout = process.communicate(timeout=PATIENCE_S)[0]
+    return Result(process.returncode, stdout, b"".join(pieces).replace(b"\r\n", b"\n"))
+
+
+def elf_sections(data):
+    """Return {name: bytes} of the sections of a 64-bit little-endian ELF file."""
+    at, = struct.unpack_from("<Q", data, 40)
+    size, count, names_index = struct.unpack_from("<HHH", data, 58)
+    headers = [struct.unpack_from("<IIQQQQ", data, at + size * i) for i in range(count)]
+    sections = {}
+    for name, kind, flags, address, offset, length in headers:
+        start = headers[names_index][4] + name
+        title = data[start:data.index(b"\0", start)].decode()
+        while title in sections:        # sections of the same name: their order counts
+            title += "+"
+        sections[title] = data[offset:offset + length] if kind != 8 else b""
+    return sections
+
+
+def code_sections(data):
+    """Return the sections that a longer producer string does not move."""
+    return {name: content for name, content in elf_sections(data).items()
+            if name not in (".debug_str", ".debug_line_str", ".shstrtab", "")
+            and not name.startswith(".rela.debug") and ".debug_info" not in name}
+
+
+# The source lines and carets below a message: gcc's "   12 | text", clang's text and "   ^~~".
+GCC_CARETS = re.compile(rb"^ +(?:\d+|\.\.\.|\+\+\+)? *(?:\x1b\S*?m\x1b\[K)*\|.*\n", re.M)
+CLANG_CARETS = re.compile(rb"^.*\n(?:\x1b\[[\d;]*m)*[ ~]*\^[ ~^]*(?:\x1b\[[\d;]*m)*\n(?: +\S+\n)?",
+                          re.M)
+
+
+def without_carets(messages, script):
+    """Return messages without the source lines that compilers show below them."""
+    return (CLANG_CARETS if "clang" in script else GCC_CARETS).sub(b"", messages)
+
+
+def comparable_messages(messages, row):
+    """Return a compile's stderr without that in which a distributed one may differ."""
+    messages = re.sub(rb"/cc[A-Za-z0-9]{6}\b", b"/ccXXXXXX", messages)
+    if row.where != "remote":
+        return messages
+    messages = without_carets(messages, row.script)
+    if "tab" in row.marks:
+        messages = re.sub(rb"(:\d+):\d+:", rb"\1:", messages)
+    if "order" in row.marks:
+        messages = b"".join(sorted(messages.splitlines(True)))
+    return messages
+
+
+class Outcome(collections.namedtuple("Outcome", "result files log")):
+    """What a run of a row left: Result, snapshot, and distcc.py's own messages."""
+
+    def where(self):
+        """Return where the job went, as the table says it."""
+        sent = re.search(r"^distcc\[\d+\] compile ", self.log, re.M)
+        kept = re.search(r" runs here: ", self.log)
+        return ("again" if kept else "remote") if sent else "local" if kept else "nowhere"
+
+
+class RowRunner:
+    """A scratch directory in which rows are run one after the other."""
+
+    def __init__(self, directory, hosts):
+        """directory: to be made; hosts: DISTCC_HOSTS."""
+        self.directory = os.path.join(directory, "dir")
+        self.tmp = os.path.join(directory, "tmp")
+        self.log = os.path.join(directory, "log")
+        self.hosts = hosts
+        os.mkdir(directory, 0o755)
+
+    def prepare(self, row):
+        """Make the row's directory afresh, and an empty one for working files."""
+        for path in (self.directory, self.tmp):
+            shutil.rmtree(path, ignore_errors=True)
+            os.mkdir(path)
+        for name, content in SOURCES.items():
+            if name.endswith((".h", ".rsp")) or name in row.script:
+                path = os.path.join(self.directory, name)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "wb") as stream:
+                    stream.write(content if isinstance(content, bytes) else content.encode())
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.log)
+        if "nobody" in row.marks and os.geteuid() == 0:
+            for parent, directories, names in os.walk(os.path.dirname(self.directory)):
+                for name in [""] + names:
+                    os.chown(os.path.join(parent, name), 65534, 65534)
+
+    def run(self, row, prefix, script=None):
+        """Run the row with $D as `prefix` in a fresh directory; return the Outcome."""
+        self.prepare(row)
+        env = changed_environment({
+            "D": prefix, "P": sys.executable if prefix else "", "LC_ALL": "C.UTF-8",
+            "TERM": "dumb", "TMPDIR": self.tmp, "HOME": self.tmp, "PWD": self.directory,
+            "DISTCC_HOSTS": self.hosts, "DISTCC_FALLBACK": "0", "DISTCC_LOG": self.log,
+            "DISTCC_VERBOSE": "1", "LANG": None, "LC_CTYPE": None, "LC_MESSAGES": None,
+            "GCC_COLORS": None, "SOURCE_DATE_EPOCH": None})
+        argv = ["/bin/sh", "-c", "umask 022\n" + (script or row.script)]
+        if "nobody" in row.marks and os.geteuid() == 0:
+            argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] + argv
+        runner = run_on_terminal if "tty" in row.marks else run
+        result = runner(argv, self.directory, env)
+        log = ""
+        if os.path.exists(self.log):
+            with open(self.log, errors="replace") as stream:
+                log = stream.read()
+        return Outcome(result, take_snapshot(self.directory), log)
+
+    def check(self, row):
+        """Run the row both ways; return (Outcome through distcc.py, [what is wrong])."""
+        plain = self.run(row, "")
+        distributed = self.run(row, CLIENT)
+        complaints = self.compare(row, plain, distributed)
+        attempts = 3                    # what the compiler itself does not repeat is no fault
+        while complaints and attempts:
+            another = self.run(row, "")
+            unsteady = {text.partition(":")[0] for text in self.compare(row, plain, another)}
+            complaints = [text for text in complaints if text.partition(":")[0] not in unsteady]
+            attempts -= 1
+        if distributed.where() != row.where:
+            complaints.append("went %s" % distributed.where())
+        if "warning: " in distributed.log:
+            complaints.append("a fault is blamed on somebody")
+        return distributed, complaints
+
+    def compare(self, row, plain, other):
+        """Return the differences between two Outcomes, each as "what: more about it"."""
+        complaints = []
+        if plain.result.status != other.result.status:
+            complaints.append("status: %d, not %d" % (other.result.status, plain.result.status))
+        if plain.result.stdout != other.result.stdout:
+            complaints.append("stdout: %r, not %r" % (other.result.stdout, plain.result.stdout))
+        messages = [comparable_messages(outcome.result.stderr, row) for outcome in (plain, other)]
+        if messages[0] != messages[1]:
+            complaints.append("stderr:\n" + "\n".join(difflib.ndiff(*(
+                text.decode(errors="replace").splitlines() for text in messages))))
+        expected = dict(plain.files)
+        if "producer" in row.marks and plain.files != other.files:
+            reference = self.run(row, "", re.sub(r"\$D (\S+)", r"\1 -fdirectives-only",
+                                                 row.script)).files
+            for name, (mode, content) in reference.items():
+                if (expected.get(name) != (mode, content)
+                        and code_sections(content) == code_sections(expected[name][1])):
+                    expected[name] = mode, content
+        for name in sorted(set(expected) | set(other.files)):
+            if expected.get(name) != other.files.get(name):
+                complaints.append("file %s: %s" % (os.fsdecode(name), difference(
+                    expected.get(name), other.files.get(name))))
+        return complaints
+
+
+def difference(expected, got):
+    """Say in a line how two entries of snapshots differ; None stands for no file."""
+    if not expected or not got:
+        return "is left" if got else "is missing"
+    if expected[0] != got[0]:
+        return "mode %s, not %s" % (got[0], expected[0])
+    if expected[1][:4] == got[1][:4] == b"\x7fELF":
+        sections = [elf_sections(entry[1]) for entry in (expected, got)]
+        return "differs in " + " ".join(
+            name or "headers" for name in sorted(set(sections[0]) | set(sections[1]))
+            if sections[0].get(name) != sections[1].get(name))
+    return "%r, not %r" % (got[1][-600:], expected[1][-600:])
+
+
+class DifferentialTest(Case):
+    """Distributed compiles and local ones leave the same."""
+
+    def test_rows(self):
+        """Each row goes where it must, and leaves what a plain compile leaves."""
+        os.chmod(self.dir, 0o755)
+        daemon = self.daemon("--jobs", "4")
+        rows = parse_rows(ROWS)
+        waiting = iter(enumerate(rows))
+        guard = threading.Lock()
+        outcomes = {}
+
+        def work(number):
+            runner = RowRunner(self.path("worker%d" % number), daemon.host + "/8")
+            while True:
+                with guard:
+                    index, row = next(waiting, (None, None))
+                if row is None:
+                    return
+                outcomes[index] = runner.check(row)
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for worker in [pool.submit(work, number) for number in range(4)]:
+                worker.result()
+        for index, row in enumerate(rows):
+            outcome, complaints = outcomes[index]
+            with self.subTest(row.script, where=row.where):
+                self.assertFalse(complaints, "\n".join([row.script] + complaints + [outcome.log]))
+        sent = sum(outcome.log.count("] compile ") for outcome, complaints in outcomes.values())
+        received = [line for line in daemon.job_lines() if "without a request" not in line]
+        self.assertEqual(len(received), sent, "jobs that the daemon knows of")
+        self.assertGreaterEqual(len(rows), 230)
+
+
+# -------------------------------------------------------------------------------------------
+# Where macros must be expanded here, although -fdirectives-only would be cheaper
+# -------------------------------------------------------------------------------------------
+
+# Rows of the table above that come out otherwise when only directives are carried out here.
+EXPANDED_HERE = """
+SOURCE_DATE_EPOCH=1000000000 $D gcc -c date.c
+touch -d @1000000000 stamp.c; $D gcc -c stamp.c
+$D gcc -c base.c
+$D gcc -c counter.c
+$D gcc -c unterminated.c
+$D gcc -c message.c
+$D gcc -c extname.c
+$D gcc -c pushed.c
+$D gcc -c poison.c
+$D gcc -Wall -c quiet.c
+$D gcc -fopenmp -c omp.c
+$D gcc -Wunused-macros -c redefine.c
+$D gcc -pedantic -c function.c
+"""
+# Instead of `gcc OPTION... -c SOURCE`: both halves of a distributed compile, nothing watched.
+TWO_HALVES = r"""
+compiler=$1; shift
+for source; do :; done
+$compiler -fdirectives-only -E "$@" >"$TMPDIR/text" 2>"$TMPDIR/messages" || exit
+unset SOURCE_DATE_EPOCH
+cat "$TMPDIR/messages" >&2
+for word in "$@"; do case $word in -c|*.c) shift;; *) shift; set -- "$@" "$word";; esac; done
+exec $compiler "$@" -fpreprocessed -fdirectives-only -x cpp-output -c -o "${source%.*}.o" - \
+    <"$TMPDIR/text"
+"""
+
+
+class DirectivesOnlyTest(Case):
+    """The cases in which the client does without -fdirectives-only are no whim."""
+
+    def test_each_exception_is_needed(self):
+        """Each row that expands macros here would fail the comparison if it did not."""
+        halves = self.write("halves", TWO_HALVES)
+        runner = RowRunner(self.path("worker"), "")
+        rows = {row.script: row for row in parse_rows(ROWS)}
+        for script in EXPANDED_HERE.strip().splitlines():
+            with self.subTest(script):
+                row = rows[script]._replace(where="remote")
+                plain = runner.run(row, "")
+                self.assertTrue(runner.compare(row, plain, runner.run(row, "sh " + halves)))
+
+    def test_the_halves_are_sound(self):
+        """Without a reason for an exception the two halves do make the same."""
+        halves = self.write("halves", TWO_HALVES)
+        runner = RowRunner(self.path("worker"), "")
+        for script in ("$D gcc -O2 -Wall -c warn.c", "$D gcc -c line.c", "$D gcc -c level.c"):
+            with self.subTest(script):
+                row = Row("remote", frozenset(), script)
+                plain = runner.run(row, "")
+                self.assertEqual(runner.compare(row, plain, runner.run(row, "sh " + halves)), [])
+
+
+# -------------------------------------------------------------------------------------------
+# gcc's own list of its options
+# list_options decide OptionListTest
+# -------------------------------------------------------------------------------------------
+
+# An option whose name or help matches may have to do with another file or with this machine.
+TELLING = re.compile(r"file|director|<dir>|dump|plugin|profil|statistic|report|module"
+                     r"|precompiled|\bprint(?! diag| hier| cwe)|=native", re.I)
+# Those that match and go to the volunteer nevertheless, or have done their work here ...
+TELLING_BUT_HARMLESS = """
+    -I* -o -MF -MD -MMD -MG -idirafter -imacros -imultilib -include -iprefix -iquote
+    -imultiarch -isysroot -isystem -iwithprefix* -nostdinc* -remap -F -finput-charset=*
+    --include* --imacros* --print-missing-file-dependencies --write-*dependencies --profile
+    -fworking-directory
+    -p -fprofile -mfentry -finstrument-functions -fipa-profile -fvpt
+    -fmacro-prefix-map=* -fdebug-prefix-map=* -ffile-prefix-map=*
+    -fdiagnostics-escape-format=* -fdiagnostics-path-format= -fpretty-templates -ftabstop=
+    -fmax-errors=*
+    -flarge-source-files -flang-info-module-cmi -freplace-objc-classes -fuse-linker-plugin"""
+# ... and those that do not match and stay here nevertheless: no object is made,
+UNTELLING_BUT_LOCAL = """
+    -Wmisleading-indentation
+    --completion=* --dependencies --help* --output-pch= --preprocess --target-help
+    --user-dependencies --version -E -M -fsyntax-only -fhelp=
+    --trace-includes --verbose -H -v -fdbg-cnt* -mdump-tune-features -quiet
+    --no-line-commands -P --traditional-cpp -traditional-cpp -fdebug-cpp -fdirectives-only
+    -fpch-deps -fpreprocessed -fanalyzer -fanalyzer-checker=* -fanalyzer-verbosity=*
+    -fcompare-debug-second
+    -femit-struct-debug-* -fdiagnostics-format=* -ftrack-macro-expansion=*
+    -foffload* -fopenacc* -fvtv-* -fwhole-program -flto* -ffat-lto-objects -fstack-usage -gbtf*
+    -gctf* -gstabs* -gcoff* -gvms* -gxcoff* -fchecking=
+    -fconcepts-diagnostics-depth= -fconst-string-class=*
+    -fgnat-encodings=* -finstrument-functions-exclude-function-list=*
+    -flang-info-include-translate= -fobjc-std=*
+    -ftree-vectorizer-verbose= -aux-info=*"""
+LISTS = ("common", "c", "c++", "objc", "objc++", "target", "warnings", "optimizers", "params")
+# gcc lists these under "separate", but its driver takes no second word for them.
+NOT_SEPARATE = ("-MD", "-MMD", "--write-dependencies", "--write-user-dependencies")
+
+
+def list_options(selection):
+    """Return {option as listed: its help} of `gcc --help=SELECTION`."""
+    options, name = {}, None
+    listing = run(["gcc", "--help=" + selection], env=changed_environment({"LC_ALL": "C"}))
+    for line in listing.stdout.decode().splitlines():
+        entry = re.match(r"  (-\S+)(?: +(.*))?$", line)
+        if entry:
+            name = entry.group(1)
+            options[name] = entry.group(2) or ""
+        elif name and line.startswith("      "):
+            options[name] += " " + line.strip()
+        else:
+            name = None
+    return options
+
+
+def decide(client, words):
+    """Return why a compile with these option words stays here, "" if it is distributed."""
+    try:
+        client.scan(["gcc", "-c", "main.c"] + words)
+    except client.RunLocally as reason:
+        return str(reason)
+    return ""
+
+
+class OptionListTest(unittest.TestCase):
+    """Each option that gcc says it has is accounted for: distributed, or local and why."""
+
+    def test_each_option(self):
+        """An option that its own description makes suspect stays here; others do not. The
+        exceptions on both sides are named above, and the reasons name the option."""
+        import distcc
+        import fnmatch
+        options = {}
+        for selection in LISTS:
+            options.update(list_options(selection))
+        self.assertGreater(len(options), 1000)
+        separate = set(list_options("separate")) - set(NOT_SEPARATE)
+        for name, text in sorted(options.items()):
+            with self.subTest(name):
+                word = re.split(r"[<\[]", name)[0]
+                takes_next = name in separate or text.startswith("<") and word[-1] != "="
+                words = [word, "x"] if takes_next else [word + "1" * word.endswith("=")]
+                reason = decide(distcc, words)
+                suspect = bool(TELLING.search(name + " " + text))
+                if name.startswith(("-W", "--param", "--all-warn", "--extra-warn")):
+                    suspect = False
+                exceptions = TELLING_BUT_HARMLESS if suspect else UNTELLING_BUT_LOCAL
+                excepted = any(fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
+                               for pattern in exceptions.split())
+                self.assertEqual(bool(reason), suspect != excepted,
+                                 "%s: %s\n%s" % (name, text, reason or "distributed"))
+                if reason:
+                    self.assertIn(distcc.long_to_short(word)[0].rstrip("="),
+                                  reason + " " + (distcc.long_to_short(reason.split(":")[0])[0]))
+
+    def test_every_exception_is_used(self):
+        """No exception outlives the option that it was made for."""
+        import fnmatch
+        options = {}
+        for selection in LISTS + ("separate",):
+            options.update(list_options(selection))
+        for pattern in (TELLING_BUT_HARMLESS + UNTELLING_BUT_LOCAL).split():
+            with self.subTest(pattern):
+                self.assertTrue(fnmatch.filter(options, pattern))
+
+
+# -------------------------------------------------------------------------------------------
+# The scanner, as tables
+# -------------------------------------------------------------------------------------------
+
+# Command line, then what scan() makes of it: `source language output | here | there`, where *
+# stands for the same words again; or `local: ` and a piece of the reason.
+SCANS = """
+gcc -c a.c                               a.c c a.o | |
+gcc -S a.c                               a.c c a.s | |
+gcc -c d/a.b.c                           d/a.b.c c a.b.o | |
+g++ -c a.c                               a.c c++ a.o | |
+/usr/bin/x86_64-linux-gnu-g++-12 -c a.i  a.i c++-cpp-output a.o | |
+gcc -c a.cc -o x/y                       a.cc c++ x/y | |
+gcc -c -ox a.c                           a.c c x | |
+gcc -c a.mm --output=b                   a.mm objective-c++ b | |
+gcc -c a.m --output b                    a.m objective-c b | |
+gcc --compile a.c -O2 -Wall              a.c c a.o | -O2 -Wall | *
+gcc -c -D A=1 -DB -I x -Iy a.c           a.c c a.o | -D A=1 -DB -I x -Iy |
+gcc -c -include b.c -isystem c.c a.c     a.c c a.o | -include b.c -isystem c.c |
+gcc -c -MT b.c a.c                       a.c c a.o | -MT b.c |
+gcc -c -L b.c -l c.c -T d.c -u e.c a.c   a.c c a.o | -L b.c -l c.c -T d.c -u e.c |
+gcc -c -Xlinker b.c a.c                  a.c c a.o | -Xlinker b.c |
+gcc -c -x c++ a                          a c++ a.o | |
+gcc -c -xc++ a.c                         a.c c++ a.o | |
+gcc -c --language=c++ a.c                a.c c++ a.o | |
+gcc -x c++ -x none -c a.c                local: -x none
+gcc -c a.c --param x=1 --param=y=2       a.c c a.o | --param x=1 --param=y=2 | *
+gcc -c a.c -Wp,-DX,-Iy                   a.c c a.o | -Xpreprocessor -DX -Xpreprocessor -Iy |
+gcc -c a.c -Xpreprocessor -DX            a.c c a.o | -Xpreprocessor -DX |
+gcc -c a.c -Wa,--noexecstack             a.c c a.o | | -Wa,--noexecstack
+gcc -c a.c -Xassembler --noexecstack     a.c c a.o | | -Xassembler --noexecstack
+gcc -c a.s                               a.s assembler a.o | |
+gcc -c a.S                               a.S assembler-with-cpp a.o | |
+gcc a.c                                  local: links
+gcc -c                                   local: no source
+gcc -c a.c b.c                           local: several inputs
+gcc -c a.c b.o                           local: several inputs
+gcc -c a.h                               local: known language
+gcc -c a                                 local: known language
+gcc -c -                                 local: standard input
+gcc -c /dev/null                         local: /dev/null
+gcc -c -S a.c                            local: both -c and -S
+gcc -c a.c -o a -o b                     local: several outputs
+gcc -c a.c -o                            local: -o lacks its argument
+gcc -c a.c -MF                           local: -MF lacks its argument
+gcc -c a.c -x                            local: -x lacks its argument
+gcc -c a.c -D                            local: -D lacks its argument
+gcc -c a.c -include                      local: -include lacks its argument
+gcc -c a.c --output                      local: --output lacks its argument
+gcc -c conftest.c                        local: configure
+gcc -c a.c -E                            local: -E
+gcc -c a.c --preprocess                  local: --preprocess
+gcc -c a.c -M                            local: -M
+gcc -c a.c -march=native                 local: -march=native: it depends on
+gcc -c a.c -fplugin=x                    local: -fplugin=x: it runs
+gcc -c a.c -gsplit-dwarf                 local: -gsplit-dwarf: it writes
+gcc -c a.c -fprofile-use=x               local: -fprofile-use=x: it reads
+gcc -c a.c -aux-info b.c                 local: -aux-info
+gcc -c a.c --unheard-of                  local: --unheard-of: not known
+gcc -c a.c -funheard-of=x                local: -funheard-of=x: not known
+gcc -c a.c -munheard-of=/x               local: -munheard-of=/x: not known
+gcc -c a.c -Wa,-al=x                     local: -Wa,-al=x
+gcc -c a.c -Xassembler x                 local: -Xassembler x
+gcc -c a.c -Wp,-P                        local: -Wp,-P
+gcc -c a.i -MD                           local: -MD
+gcc -c a.c -MD -MF -                     local: -MF -
+gcc -c a.s -g                            local: -g
+clang -c a.c -g                          local: -g
+gcc -c @/nonexistent/file                local: cannot be read
+"""
+# Text of a response file, and its words.
+RESPONSES = (
+    ("", []), (" \n\t", []), ("a b", ["a", "b"]), ("a\nb\r\n\fc\v", ["a", "b", "c"]),
+    ("'a b' \"c d\"", ["a b", "c d"]), ("a'b c'd", ["ab cd"]), ("''", [""]), ("\"\"x", ["x"]),
+    ("a\\ b", ["a b"]), ("a\\\\b", ["a\\b"]), ("'a\\'b'", ["a'b"]), ("\"a\\\"b\"", ["a\"b"]),
+    ("'a\"b'", ["a\"b"]), ("\"a'b\"", ["a'b"]), ("a\\\nb", ["a\nb"]), ("'open end", ["open end"]),
+    ("end\\", ["end"]), ("X='\"y\"'", ["X=\"y\""]), ("# no comment", ["#", "no", "comment"]))
+LONG_WORDS = (
+    ("--output=a.o", ("-o", "a.o")), ("--output", ("-o", None)), ("--compile", ("-c", None)),
+    ("--define-macro=A=1", ("-D", "A=1")), ("--language", ("-x", None)),
+    ("--std=c99", ("-std=", "c99")), ("--include-directory=", ("-I", "")),
+    ("--no-such", ("--no-such", None)), ("--no-such=1", ("--no-such=1", None)),
+    ("--compile=1", ("--compile=1", None)), ("-c", ("-c", None)))
+KINDS = (
+    ("-O2", "plain"), ("-Wall", "plain"), ("-Wno-unused", "plain"), ("-fPIC", "plain"),
+    ("-fno-such-thing", "plain"), ("-msse4.2", "plain"), ("-march=x86-64", "plain"),
+    ("-march=native", "elsewhere"), ("-std=c99", "plain"), ("-g", "plain"), ("-g3", "elsewhere"),
+    ("-gsplit-dwarf", "elsewhere"), ("-DX", "preprocessor"), ("-include", "preprocessor"),
+    ("-isystemx", "preprocessor"), ("-lm", "linker"), ("-L/x", "linker"), ("-Wl,-s", "linker"),
+    ("-c", "special"), ("-ox", "special"), ("-MMD", "special"), ("-Wp,-DX", "special"),
+    ("-Wa,-a", "special"), ("-fplugin=x", "elsewhere"), ("-fplugin-arg-x", "elsewhere"),
+    ("-fprofile-arcs", "elsewhere"), ("-dA", "elsewhere"), ("-save-temps=obj", "elsewhere"),
+    ("-flto=4", "elsewhere"), ("-fx=y", "unknown"), ("-mx=/y", "unknown"), ("-Wx/y", "unknown"),
+    ("-Wx,y", "unknown"), ("-y", "unknown"), ("--x", "unknown"), ("-", "unknown"))
+LANGUAGES = (
+    ("a.c", "gcc", "c"), ("a.c", "g++", "c++"), ("a.c", "/x/c++", "c++"), ("a.c", "clang", "c"),
+    ("a.c", "clang++-14", "c++"), ("a.i", "gcc", "cpp-output"), ("a.i", "g++", "c++-cpp-output"),
+    ("a.C", "gcc", "c++"), ("a.cpp", "gcc", "c++"), ("a.c++", "gcc", "c++"),
+    ("a.m", "g++", "objective-c"), ("a.M", "gcc", "objective-c++"),
+    ("a.s", "g++", "assembler"), ("a.S", "gcc", "assembler-with-cpp"),
+    ("a.sx", "gcc", "assembler-with-cpp"), ("a.b/c", "gcc", None), ("a", "gcc", None),
+    ("a.h", "gcc", None), ("a.o", "gcc", None), (".c", "gcc", "c"), ("c", "gcc", None),
+    ("g++/a.c", "gcc", "c"), ("a.c", "g++/gcc", "c"), ("a.c.", "gcc", None))
+INCLUDING = (b'#include "a.h"', b"# include <a>", b"\t#\tinclude_next <a>", b'x\n#import "a"',
+             b"%:include <a>", b"??=include <a>", b'#/* c */include "a"', b"/* c */ #include <a>",
+             b'\xef\xbb\xbf#include "a"', b"*/ #include <a>", b"#embed <a>", b"#\x0cinclude <a>",
+             b'int a;\n  #  include "a"\nint b;')
+NOT_INCLUDING = (b"", b"int include;", b"include <a>", b'x = "#include";', b"// include",
+                 b"#define include 1", b'# 1 "include.h" 1', b"#pragma include", b"##include",
+                 b"#if import", b"a # include", b'printf("#include <a>");')
+READING = (b'.incbin "a"', b'asm(".incbin \\"a\\"");', b'.include "a"', b'\t.include "a"\n',
+           b'asm(".include \\"a\\"");', b"x\n .include\t\\\"a", b'#pragma GCC pch_preprocess "a"')
+NOT_READING = (b"", b"a.include();", b"x.include = 1;", b"int incbin;", b'"a.included"')
+
+
+class ScannerTest(Case):
+    """The pure functions that read a command line and a text."""
+
+    def setUp(self):
+        super().setUp()
+        import distcc
+        self.client = distcc
+
+    def test_scan(self):
+        """scan() finds source, language, output, and the words for both halves."""
+        for line in SCANS.strip().splitlines():
+            command, expected = re.split(r"  +", line, maxsplit=1) if "  " in line else (line, "")
+            with self.subTest(command):
+                if expected.startswith("local: "):
+                    with self.assertRaises(self.client.RunLocally) as caught:
+                        self.client.scan(command.split())
+                    self.assertIn(expected[7:], str(caught.exception))
+                else:
+                    job = self.client.scan(command.split())
+                    found = [" ".join((job.source, job.language, job.output))]
+                    found += [" ".join(words) for words in (job.here, job.there)]
+                    parts = [part.strip() for part in expected.split("|")]
+                    parts[2] = parts[1] if parts[2] == "*" else parts[2]
+                    self.assertEqual(found, parts)
+
+    def test_scan_keeps_dependencies_apart(self):
+        """The options that say where dependencies go are not among the preprocessor's."""
+        for words, expected in (
+                ("-MD", ("-MD", "a.d", False, [])),
+                ("-MMD -o x/y.z.o", ("-MMD", "x/y.z.d", False, [])),
+                ("-MMD -o x.d/y", ("-MMD", "x.d/y.d", False, [])),
+                ("-MMD -MFq", ("-MMD", "q", False, [])),
+                ("-MD -MF p -MF q", ("-MD", "q", False, [])),
+                ("-MMD -MP -MT t -MQ u", ("-MMD", "a.d", True, "-MP -MT t -MQ u".split())),
+                ("--write-user-dependencies", ("-MMD", "a.d", False, []))):
+            with self.subTest(words):
+                job = self.client.scan("gcc -c a.c".split() + words.split())
+                self.assertEqual(expected, (job.dependency_option, job.dependency_file,
+                                            job.dependency_target, job.here))
+
+    def test_split_response(self):
+        """Words of an @file are quoted as gcc quotes them; gcc itself is asked, too."""
+        for text, expected in RESPONSES:
+            with self.subTest(text):
+                self.assertEqual(self.client.split_response(text), expected)
+                self.write("words", text)
+                shown = run(["gcc", "-xc", "-c", "@words"], self.dir,
+                            changed_environment({"LC_ALL": "C"}))
+                for word in expected:
+                    if word and not word.startswith("-"):
+                        missing = "error: %s: No such file" % word
+                        self.assertIn(missing, shown.stderr.decode())
+
+    def test_expand_response_files(self):
+        """@files nest, and an endless nest is given up."""
+        self.write("inner", "-O2 'a b'")
+        self.write("outer", "@%s -c" % self.path("inner"))
+        self.write("loop", "@" + self.path("loop"))
+        expand = self.client.expand_response_files
+        self.assertEqual(expand(["x", "@" + self.path("outer"), "y"]),
+                         ["x", "-O2", "a b", "-c", "y"])
+        for name in ("loop", "none"):
+            with self.subTest(name), self.assertRaises(self.client.RunLocally):
+                expand(["@" + self.path(name)])
+
+    def test_long_to_short(self):
+        """GNU long options are the short ones, with their argument joined or apart."""
+        for word, expected in LONG_WORDS:
+            with self.subTest(word):
+                self.assertEqual(self.client.long_to_short(word), expected)
+
+    def test_long_options_mean_what_gcc_means(self):
+        """Wherever gcc says `--long  Same as -short`, so do we."""
+        pairs = []
+        for selection in ("common", "c", "c++"):
+            pairs += re.findall(r"^  (--[\w-]+=?) +Same as (-[\w-]+)\.$", run(
+                ["gcc", "--help=" + selection]).stdout.decode(), re.M)
+        self.assertGreater(len(pairs), 50)
+        for long, short in pairs:
+            with self.subTest(long):
+                found = self.client.long_to_short(long + "x" * long.endswith("="))[0]
+                self.assertIn(found, (short, long, short.replace("-W", "-")))
+                if found == long:       # not in the table: then it must not be distributed
+                    self.assertNotEqual(decide(self.client, [long, "x"]), "")
+
+    def test_classify_option(self):
+        """Each kind of option, and the shapes of unknown ones."""
+        for word, expected in KINDS:
+            with self.subTest(word):
+                kind, reason = self.client.classify_option(word)
+                self.assertEqual(kind, expected)
+                self.assertEqual(bool(reason), kind == self.client.ELSEWHERE)
+
+    def test_language_of(self):
+        """The suffix decides, and a driver for C++ takes C for C++."""
+        for source, compiler, expected in LANGUAGES:
+            with self.subTest(source, compiler=compiler):
+                self.assertEqual(self.client.language_of(source, compiler), expected)
+
+    def test_leaves_include(self):
+        """Lines that would include a file in another place are found, however they are spelt."""
+        for texts, expected in ((INCLUDING, True), (NOT_INCLUDING, False)):
+            for text in texts:
+                with self.subTest(text):
+                    self.assertEqual(self.client.leaves_include(text), expected)
+
+    def test_names_other_file(self):
+        """Directives that have the assembler read a file are found."""
+        for texts, expected in ((READING, True), (NOT_READING, False)):
+            for text in texts:
+                with self.subTest(text):
+                    self.assertEqual(self.client.names_other_file(text), expected)
+
+    def test_assembler_words_harmless(self):
+        """Words for the assembler that name no file pass, others do not."""
+        for text, expected in (
+                ("--noexecstack", True), ("-mtune=generic64", True), ("--defsym,A=1", True),
+                ("-W", True), ("--noexecstack,-L", True), ("", False), ("-al", False),
+                ("-a=x", False), ("--MD,x", False), ("-o,x", False), ("x.s", False), ("@x", False),
+                ("-Ix", False), ("-m/x", False), ("--defsym", False), ("--defsym,/x", False)):
+            with self.subTest(text):
+                self.assertEqual(self.client.assembler_words_harmless(text.split(",")), expected)
+
+    def test_scan_says_what_would_happen(self):
+        """--scan prints the decision and both halves, or the reason, and runs nothing."""
+        self.write("a.c", "int a;\n")
+        shown = self.distcc("--scan", "gcc", "-O2", "-DX", "-c", "a.c")
+        self.assertEqual((shown.status, shown.stderr), (0, b""))
+        lines = shown.stdout.decode().splitlines()
+        self.assertEqual(len(lines), 3)
+        self.assertRegex(lines[0], r"^is distributed: a\.c .* a\.o$")
+        self.assertRegex(lines[1], r"^preprocessed here: +gcc -E .*-DX.* a\.c$")
+        self.assertRegex(lines[2], r"^compiled there: +gcc -O2 .* -o a\.o$")
+        self.assertNotIn("-DX", lines[2])
+        for words, reason in (("gcc a.c", "links"), ("gcc -c a.c -fplugin=x", "-fplugin=x"),
+                              ("none-such -c a.c", "not found"), ("gcc -c b.s", "b.s")):
+            with self.subTest(words):
+                shown = self.distcc("--scan", *words.split())
+                self.assertEqual((shown.status, shown.stderr), (0, b""))
+                self.assertRegex(shown.stdout.decode(), r"^runs here: .*%s.*\n$" % reason)
+        self.assertEqual(self.distcc("--scan").status, 101)
+        self.assertEqual(sorted(os.listdir(self.dir)), ["a.c", "tmp"])
+
+    def test_reason_names_the_option(self):
+        """With DISTCC_VERBOSE=1 a local run says which option keeps it here."""
+        self.write("a.c", "int a;\n")
+        result = self.distcc("gcc", "-c", "a.c", "-fstack-usage", DISTCC_VERBOSE="1")
+        self.assertEqual(result.status, 0)
+        self.assertRegex(result.stderr, rb"runs here: -fstack-usage: it writes another file\n")
+
+    def test_missing_compiler(self):
+        """A compiler that is not there is reported in one line, with exit code 110."""
+        self.write("a.c", "int a;\n")
+        for name in ("none-such-compiler", "./none-such"):
+            with self.subTest(name):
+                result = self.distcc(name, "-c", "a.c", hosts="127.0.0.1:9")
+                self.assertEqual((result.status, result.stdout), (110, b""))
+                self.assertRegex(result.stderr, rb"\Adistcc\[\d+\] error: .*none-such[^\n]*\n\Z")
+
+
+# -------------------------------------------------------------------------------------------
+# Tools of the tests of faults and attacks
+# FaultCase Answer pack_request parse_answer talk ask FileWatch is_gone children_of side_by_side
+# -------------------------------------------------------------------------------------------
+
+
+ROOT = os.geteuid() == 0
+SOURCE_I = b'# 1 "one.c"\nint one = 1;\n'
+COMPILE = ["gcc", "-c", "one.i", "-o", "one.o"]
+SECRET = b"xyzzy plugh; /* the secret */\n"
+
+# status: raw wait status; messages, output: the compiler's stderr and stdout; object: bytes
+Answer = collections.namedtuple("Answer", "status messages output object")
+
+
+def pack_request(words, source=SOURCE_I, version=1):
+    """Return the bytes of a request; words: str or bytes, source: bytes."""
+    words = [os.fsencode(word) for word in words]
+    return b"".join([b"DIST%08xARGC%08x" % (version, len(words))]
+                    + [b"ARGV%08x%s" % (len(word), word) for word in words]
+                    + [b"DOTI%08x" % len(source), source])
+
+
+def pack_answer(status=0, messages=b"", output=b"", text=b""):
+    """Return the bytes of a reply; text: the object."""
+    return b"DONE00000001STAT%08xSERR%08x%sSOUT%08x%sDOTO%08x%s" % (
+        status, len(messages), messages, len(output), output, len(text), text)
+
+
+def parse_answer(data):
+    """Return the Answer in data; raises ValueError unless that is one whole reply, no more."""
+    at = 0
+    found = []
+    for token in (b"DONE", b"STAT", b"SERR", b"SOUT", b"DOTO"):
+        match = re.compile(token + b"([0-9a-fA-F]{8})").match(data, at)
+        if not match:
+            raise ValueError("no %r at %d: %r" % (token, at, data[at:at + 40]))
+        number, at = int(match.group(1), 16), match.end()
+        if token in (b"DONE", b"STAT"):
+            found.append(number)
+            continue
+        if at + number > len(data):
+            raise ValueError("%r has %d bytes too few" % (token, at + number - len(data)))
+        found.append(data[at:at + number])
+        at += number
+    if at != len(data) or found[0] != 1:
+        raise ValueError("version %d, %d bytes too many" % (found[0], len(data) - at))
+    answer = Answer(*found[1:])
+    signalled, code = answer.status & 0x7f, answer.status >> 8
+    if code > 255 or signalled and code or signalled == 127 or answer.status and answer.object:
+        raise ValueError("status %#x, object of %d bytes" % (answer.status, len(answer.object)))
+    return answer
+
+
+def talk(port, data, host="127.0.0.1"):
+    """Send data to a daemon; return all that it sends until it closes."""
+    with socket.create_connection((host, port), PATIENCE_S) as connection:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(data)
+        return read_to_end(connection)
+
+
+def read_to_end(connection):
+    """Return all that comes until the end of file, or a reset."""
+    pieces = []
+    with contextlib.suppress(ConnectionResetError):
+        while not pieces or pieces[-1]:
+            pieces.append(connection.recv(1 << 20))
+    return b"".join(pieces)
+
+
+def ask(daemon, words=COMPILE, source=SOURCE_I):
+    """Have a daemon do a job; return its Answer."""
+    return parse_answer(talk(daemon.port, pack_request(words, source)))
+
+
+def side_by_side(function, rows, width):
+    """Return [function(row)] for all rows, `width` of them at a time."""
+    with concurrent.futures.ThreadPoolExecutor(width) as pool:
+        return list(pool.map(function, rows))
+
+
+class FileWatch:
+    """Notices which files of a directory anybody opens or makes (inotify, by ctypes)."""
+
+    OPEN, MOVED_TO, CREATE, DELETE = 0x20, 0x80, 0x100, 0x200
+
+    def __init__(self, directory):
+        """Watch a directory from now on."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.fd = libc.inotify_init1(os.O_NONBLOCK)
+        mask = self.OPEN | self.MOVED_TO | self.CREATE | self.DELETE
+        if libc.inotify_add_watch(self.fd, os.fsencode(directory), mask) < 0:
+            raise OSError(ctypes.get_errno(), "inotify")
+
+    def names(self):
+        """Return the names of the files that were touched since the last call, sorted."""
+        found = set()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                events = os.read(self.fd, 1 << 16)
+                while events:
+                    length = struct.unpack_from("iIII", events)[3]
+                    found.add(events[16:16 + length].rstrip(b"\0").decode())
+                    events = events[16 + length:]
+        return sorted(found - {""})      # that is the directory itself, which we list
+
+    def close(self):
+        """Watch no more."""
+        os.close(self.fd)
+
+
+def state_of(pid):
+    """Return the fields of /proc/PID/stat after the name: state, parent, ...; [] if gone."""
+    try:
+        with open("/proc/%d/stat" % pid) as stream:
+            return stream.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def is_gone(pid):
+    """Tell whether a process has ended, reaped or not."""
+    return state_of(pid)[:1] in ([], ["Z"])
+
+
+def children_of(pid):
+    """Return the process ids of the children of a process."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [child for child in pids if state_of(child)[1:2] == [str(pid)]]
+
+
+def memory_of(pid, field="VmRSS"):
+    """Return a field of /proc/PID/status in KiB."""
+    with open("/proc/%d/status" % pid) as stream:
+        return int(re.search(field + r":\s*(\d+) kB", stream.read()).group(1))
+
+
+def unread_bytes(connection):
+    """Return how many bytes that we sent wait for the peer on this machine, or for us to send."""
+    own, peer = connection.getsockname(), connection.getpeername()
+    with open("/proc/net/tcp") as stream:
+        lines = [line.split() for line in stream]
+    return sum(int(length, 16) for line in lines for length, ends in (
+        (line[4].partition(":")[0], (own, peer)), (line[4].partition(":")[2], (peer, own)))
+        if line[1:3] == ["%08X:%04X" % (struct.unpack("=I", socket.inet_aton(host))[0], port)
+                         for host, port in ends])
+
+
+def set_limit(pid, limit):
+    """Set a soft limit of a running process, as its user: "nproc=0:", "nofile=9:"."""
+    argv = ["prlimit", "--pid", str(pid), "--" + limit]
+    if ROOT:
+        with open("/proc/%d/status" % pid) as stream:
+            user, group = re.findall(r"^[UG]id:\t(\d+)", stream.read(), re.M)
+        argv = ["setpriv", "--reuid=" + user, "--regid=" + group, "--clear-groups"] + argv
+    result = run(argv)
+    if result.status:
+        raise AssertionError(result)
+
+
+class FaultCase(Case):
+    """A Case with daemons whose logs are checked, scripts for compilers, and small disks."""
+
+    def setUp(self):
+        """Make `jobs` (TMPDIR of daemons), `bin` (begins their PATH) and `open`, for everybody."""
+        super().setUp()
+        os.chmod(self.dir, 0o755)
+        for name in ("jobs", "bin", "open"):
+            os.mkdir(self.path(name))
+            os.chmod(self.path(name), 0o777 if name != "bin" else 0o755)
+
+    def compiler(self, text, name="gcc"):
+        """Write a shell script that is a compiler: $out is its output file."""
+        path = self.write("bin/" + name, "#!/bin/sh\nargs=$*\nwhile [ $# -gt 0 ] && [ \"$1\" != -o"
+                          " ]; do shift; done\nout=$2\n" + text)
+        os.chmod(path, 0o755)
+
+    def settings(self, **changes):
+        """Return a daemon's environment: TMPDIR and PATH of this test, with changes."""
+        return dict({"TMPDIR": self.path("jobs"),
+                     "PATH": self.path("bin") + ":" + os.environ["PATH"]}, **changes)
+
+    def serve(self, *options, **changes):
+        """Start a daemon; words in capitals change its environment. Its log is checked."""
+        daemon = self.daemon(*options, env=self.settings(**changes))
+        self.addCleanup(lambda: self.check_log(daemon.log()))
+        return daemon
+
+    def check_log(self, log):
+        """Check that a log has only whole lines of the one form, plain text, no traceback."""
+        self.assertNotIn("Traceback", log)
+        for line in log.splitlines():
+            self.assertRegex(line, r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d distccd\[\d+\] "
+                             r"(debug|info|notice|warning|error): [ -~]*$")
+
+    def check_serves(self, daemon):
+        """Check that the daemon does a job, and that its directory holds nothing afterwards."""
+        self.assertEqual(ask(daemon).status, 0)
+        self.check_no_jobs_left()
+
+    def check_no_jobs_left(self):
+        """Check that no job's directory is left."""
+        wait_until(lambda: not os.listdir(self.path("jobs")), "an empty TMPDIR", 5)
+
+    def check_refused(self, answer, *codes):
+        """Check that an Answer refuses: one of these codes, one line of plain text as reason."""
+        self.assertEqual(answer.status & 0xff, 0, answer)
+        self.assertIn(answer.status >> 8, codes or range(100, 120), answer)
+        self.assertRegex(answer.messages, rb"\Adistccd: [ -~]{5,}\n\Z")
+        self.assertEqual((answer.output, answer.object), (b"", b""))
+
+    def small_disk(self, name, size, mode="1777"):
+        """Mount a tmpfs of this size (as mount takes it) on a new directory; return its path."""
+        path = self.path(name)
+        os.mkdir(path)
+        mounted = run(["mount", "-t", "tmpfs", "-o", "size=%s,mode=%s" % (size, mode), "tmpfs",
+                       path])
+        self.assertEqual(mounted.status, 0, mounted)
+        self.addCleanup(run, ["umount", "--lazy", path])
+        return path
+
+
+def fill_disk(directory):
+    """Write a file into a small file system until that is full; return the file's path."""
+    path = os.path.join(directory, "filler")
+    with open(path, "wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(b"x" * 4096)
+    return path
+
+
+# -------------------------------------------------------------------------------------------
+# Attacks on the daemon: commands that would touch more than one compile
+# ForbiddenCommandsTest OptionListAttackTest
+# -------------------------------------------------------------------------------------------
+
+# What follows `gcc -c one.c`, or after $ a whole command; % is a directory of files to steal or to
+# spoil: %/old, %/old.h and %/old.so exist, %/new does not.
+FORBIDDEN = """
+    -aux-info %/new | -aux-info=%/new | -aux-info%/new | -aux-info %/x.c
+    -save-temps -dumpdir %/ | -save-temps=obj -dumpdir %/ | --save-temps --dumpdir=%/
+    -save-temps=cwd | -dumpbase %/new | --dumpbase=%/new | --dumpbase %/new | -dumpbase-ext .x
+    --dumpdir %/ | -dumpdir%/ | --dump=x | --dump a | -da | -dD | -dM | -dP | -dumpspecs
+    -Wa,-a=%/new | -Wa,-aln=%/new | -Wa,-o,%/new | -Wa,-o%/new | -Wa,--MD,%/new
+    -Wa,--MD=%/new | -Wa,-I,% | -Wa,-I% | -Wa,--listing-lhs-width=9 | -Wa,@%/old | -Wa,%/old
+    -Wa,--noexecstack,-a=%/new | -Wa,--noexecstack,@%/old | -Wa,--defsym,%/old
+    -Wa,--debug-prefix-map=a=b,%/old | -Wa,-K | -Wa,--defsym -Wa,%/old -Wa,@%/old
+    -Wa,--defsym -O2 -Wa,%/old | -Wa,-mmnemonic=%/old | -Wa,--gdwarf-5,--MD,%/new | -Wa,-
+    -Wa,--alternate,%/old | -Wa, | -Wa,-g,%/old
+    -Xassembler -a=%/new | -Xassembler --MD -Xassembler %/new | -Xassembler @%/old
+    -Xassembler -o -Xassembler %/new | -Xassembler %/old | --for-assembler=-a=%/new
+    --for-assembler -a=%/new | --for-assembler=%/old | -Xassembler -- | -Xassembler
+    -Xassembler --defsym -Wa,%/old | -Xassembler -I -Xassembler %
+    -Xclang -load -Xclang %/old.so | -Xclang -o -Xclang %/new | -Xclang -dependency-file
+    -Xclang=-load | -Xclang -include -Xclang %/old | -mllvm -stats | -mllvm=-x | -Xanalyzer -o
+    -x c %/old | -x c -x c++ | -xc -xc++ | -x none %/old | -xnone | --language=none | -x c-header
+    -xc-header | -x ada | -x f95 | -x lto | -x ir | --language=c-header | --language ir | -x c++-header
+    @%/old | @/dev/null | -x c @%/old | -c @%/old
+    %/old | %/old.c | - | two.c | two.o | -- two.c | -lx two.c | -o a.o -x c two.c
+    -fplugin=%/old.so | -fplugin=old | -fplugin %/old.so | -fplugin-arg-old-x=y | -iplugindir=%
+    -fpass-plugin=%/old.so | -fplugin= | -iplugindir % | -fplugin-arg-a
+    -B % | -B% | -B=% | --prefix=% | --prefix % | -specs=%/old | -specs %/old | --specs=%/old
+    --specs %/old | -wrapper %/old | -wrapper sh,-c | -no-integrated-cpp | -no-canonical-prefixes
+    --config=%/old | --config %/old | -gcc-toolchain % | --gcc-toolchain=% | -resource-dir=%
+    -fuse-cuid=% | --offload-arch=% | -foffload=%/old | -foffload-options=-wrapper
+    -fno-preprocessed | -fdirectives-only | -E | -M | -MM | -E -o %/new | --preprocess
+    --dependencies --output=%/new | -fsyntax-only | -### | -v | --help | --version | --target-help
+    -print-prog-name=as | -print-file-name=x | -dumpmachine | -H | --trace-includes | --verbose
+    -fdump-tree-all | -fdump-tree-all=%/new | -fdump-rtl-all=%/new | -fdump-ipa-all-graph=%/new
+    -fdump-lang-all | -fdump-passes | -fdump-statistics=%/new | -fdump-final-insns=%/new
+    -fdump-final-insns | -fdump-go-spec=%/new | -fdump-ada-spec | -fdump-unnumbered
+    -fdump-noaddr | -fdump-earlydebug | -fdump-debug | -fdump-internal-locals
+    -fopt-info-all=%/new | -fopt-info=%/new | -fopt-info-vec-missed=%/new
+    -fsave-optimization-record | -fsave-optimization-record=% | -foptimization-record-file=%/new
+    -fstack-usage | -fcallgraph-info | -fcallgraph-info=su,da | -time=%/new | -time
+    -ftime-trace=%/new | -ftime-trace | -fcompare-debug | -fcompare-debug=-g | -gsplit-dwarf
+    --coverage | -coverage | -ftest-coverage | -fprofile-arcs | -fprofile-generate=%
+    -fprofile-use=%/old | -fprofile-use | -fprofile-dir=% | -fprofile-note=%/new
+    -fauto-profile=%/old | -fauto-profile | -fbranch-probabilities | -fprofile-instr-use=%/old
+    -fprofile-sample-use=%/old | -fprofile-list=%/old | -fprofile-filter-files=%/old
+    -fsanitize-ignorelist=%/old | -fsanitize-blacklist=%/old | -fxray-always-instrument=%/old
+    -fxray-attr-list=%/old | -fsanitize-coverage-allowlist=%/old | -frandomize-layout-seed-file=%/old
+    -fmodules-ts | -fmodule-mapper=%/old | -fmodule-mapper=|%/old | -fmodule-header
+    -fmodule-file=%/old | -fmodules-cache-path=% | -fprebuilt-module-path=% | -fmodule-map-file=%/old
+    -include-pch %/old | -fpch-preprocess | -fpch-deps | -ivfsoverlay %/old | -ivfsoverlay%/old
+    -fdiagnostics-format=sarif-file | -fdiagnostics-format=json-file | -freport-bug
+    -fdiagnostics-format=json | -fdiagnostics-parseable-fixits | -fdiagnostics-generate-patch
+    -fanalyzer | -flto | -flto=9 | -fwpa=% | -fltrans-output-list=%/new
+    -fuse-linker-plugin=%/old | -fresolution=%/old | -fself-test=% | -fdbg-cnt-list
+    -MJ %/new | -MJ%/new | -serialize-diagnostics %/new | --serialize-diagnostics %/new
+    -index-store-path % | -gen-cdb-fragment-path % | -fcrash-diagnostics-dir=%
+    -fthinlto-index=%/old | -fembed-offload-object=%/old | -fbasic-block-sections=list=%/old
+    -working-directory % | -working-directory=% | -march=native | -mtune=native | -mcpu=native
+    -mrecip=%/old | -fcf-protection=%/old | -fexec-charset=%/old | -stdlib=% | -std=%/old
+    -fopenmp-targets=%/old | -fopenmp=%/old.so | --param %/old=1 | --param=%/old | --param @%/old
+    -target %/old | --target=%/old | -b %/old | -V ../old | -G % | -arch % | -arch i386 -arch ppc
+    -Wno-%/old | -W%/old | -m%/old | -f%/old | -fno-%/old | -undocumented | -Q%/old | -j%
+    -pass-exit-codes=% | -o | -x | -Xassembler | -MF | -D | -include | --param | -aux-info
+    --outp=%/new -Q | --save-temp=obj | --aux-info=%/new | --aux-info %/new | --specs | --prefix
+    --pref=% | --spec=%/old | --dumpd=%/ | --inc=%/old | --for-ass=-a=%/new | --langu=ada
+    --save-t | --includ=%/old | --outpu %/new | --define-macr=X | --trace | --verb | --prepro
+    -MD%/new | -MMD%/new | -M%/new | -c=%/new | -c%/new | -S%/new | -S=%/new | -S
+    # whole commands
+    $ gcc | gcc -c | gcc one.c | gcc -c -o %/new | gcc -c -x c | gcc -c one.h | gcc -c one
+    $ gcc -c one.o | gcc -c one.s -x c-header | gcc -c %/old | gcc -c .c/.. | gcc -c one.gch
+    $ gcc -S -c one.c | gcc -c one.c -S | gcc -E one.c | gcc -c -xc -xc one.c -xnone two.c
+    $ gcc -x c -c one.c -x none | gcc -c one.c -x c | gcc one.c -o %/new | gcc -c -- -c one.c two.c
+    $ gcc -c one.f90 | gcc -c one.go | gcc -c one.d | gcc -c one.adb | gcc -c one.java | gcc -c one.bc
+"""
+
+# 110: not a compiler, or not to be had here. /bin/sh -c id and its like.
+FORBIDDEN_COMPILERS = """
+    sh|bash|/bin/sh|./gcc|../gcc|%/gcc|/%/gcc|gcc-ar|gcc-nm|gcc-ranlib|gcov|ld|as|cpp|collect2
+    cc1|cc1plus|lto1|clang-format|clang-cl-repl|python3|make|env|distcc|distccd.py|ccache|id
+    gcc;id|gcc id|gcc$(id)|gcc/../sh|%|%/|/usr/bin/../bin/gcc|//usr/bin/gcc
+    /usr/bin/./gcc|gcc/|.|..|/|gcc.|-gcc|-c|gcc-999|x-y-z-gcc|GCC|tcc|mcc|xcc|rustc|go|ocamlopt
+""".replace("\n", "|")
+
+
+class ForbiddenCommandsTest(FaultCase):
+    """Whatever would read, write, load or run something else is refused, and does not do so."""
+
+    def setUp(self):
+        """Make the directory of victims, for everybody to write in, and watch it."""
+        super().setUp()
+        self.victim = self.path("open")
+        for name in ("old", "old.c", "old.h", "old.so", "x.c"):
+            self.write("open/" + name, SECRET)
+        for name in ("gcc", "as", "cc1"):
+            os.chmod(self.write("open/" + name, "#!/bin/sh\necho run > %s/new\n" % self.victim),
+                     0o755)
+        self.before = sorted(os.listdir(self.victim))
+        self.watch = FileWatch(self.victim)
+        self.addCleanup(self.watch.close)
+
+    def check_untouched(self, answer):
+        """Check that no victim was opened, made or quoted, and no job's file left."""
+        self.assertEqual(self.watch.names(), [])
+        self.assertEqual(sorted(os.listdir(self.victim)), self.before)
+        self.assertEqual(os.listdir(self.path("jobs")), [])
+        self.assertNotIn(b"xyzzy", answer.messages + answer.output + answer.object)
+
+    def commands(self):
+        """Return the forbidden commands, for gcc and for clang; each V/new has a number."""
+        commands = []
+        for line in FORBIDDEN.splitlines():
+            line = line.strip().replace("%", self.victim)
+            for words in line.lstrip("$# ").split(" | ") if line[:2] != "# " else ():
+                for compiler in ("gcc", "clang") if words else ():
+                    rest = words.replace("/new", "/new%d" % len(commands)).split()
+                    commands.append([compiler] + (rest[1:] if line[0] == "$"
+                                                  else ["-c", "one.c"] + rest))
+        return commands
+
+    def test_commands(self):
+        """Each is answered with a code and one line that says why."""
+        daemon = self.serve()
+        commands = self.commands()
+        self.assertGreater(len(commands), 600)
+        answers = side_by_side(lambda words: ask(daemon, words), commands, 3)
+        for words, answer in zip(commands, answers):
+            with self.subTest(words=words):
+                self.check_refused(answer, 101)
+        self.check_untouched(Answer(0, *[b"".join(part) for part in list(zip(*answers))[1:]]))
+        self.check_serves(daemon)
+
+    def test_compilers(self):
+        """What is no compiler's name, or lies off the daemon's PATH, is not run."""
+        daemon = self.serve()
+        for name in FORBIDDEN_COMPILERS.replace("%", self.victim).split("|"):
+            with self.subTest(compiler=name):
+                answer = ask(daemon, [name.strip(), "-c", "one.c"])
+                self.check_refused(answer, 101, 110)
+                self.check_untouched(answer)
+        for words in ([], [""], ["", "-c", "one.c"], ["gcc", ""], ["gcc", "-c", ""],
+                      ["gcc", "-c", "one.c", ""], ["gcc\0", "-c", "one.c"],
+                      ["gcc", "-c", "one\0.c"], ["gcc", "-c\0", "one.c"],
+                      ["gcc", "-c", "one.c", "\0-aux-info", self.victim + "/new"]):
+            with self.subTest(words=words):
+                answer = ask(daemon, words)
+                self.check_refused(answer)
+                self.check_untouched(answer)
+
+    def test_what_the_client_has_done_is_dropped(self):
+        """Preprocessor's and linker's words, and -o, change nothing and touch nothing."""
+        daemon = self.serve()
+        expected = ask(daemon, ["gcc", "-c", "one.c"])
+        self.assertEqual(expected.status, 0, expected)
+        for words in """-o %/new | -o%/new | --output=%/new | --output %/new | -MD | -MMD -MP
+                | -MD -MF %/new | -MMD -MF%/new | -Wp,-MD,%/new | -Wp,-MMD,%/new,-MT,x
+                | -MT %/new -MQ %/new | -include %/old | -include=%/old | -include%/old
+                | --include=%/old | --include %/old | -imacros %/old.h | --imacros=%/old.h
+                | -I % | -I% | -iquote % | -isystem % | -idirafter % | -isysroot % | --sysroot=%
+                | --sysroot % | -iprefix %/ -iwithprefix x | -F % | -DX=1 | -D X | -U X | -A x=y
+                | -Wp,-include,%/old | -Xpreprocessor -MD -Xpreprocessor -MF%/new
+                | -Xpreprocessor -P | --include-directory=% | --define-macro=X | -Wp,-o,%/new
+                | -l %/old | -L% | -Wl,-T,%/old | -T %/old | -Xlinker %/old | -z %/old
+                | -finput-charset=%/old | -P | --user-sysroot""".split("|")[:-1]:
+            words = words.strip().replace("%", self.victim).split()
+            with self.subTest(words=words):
+                answer = ask(daemon, ["gcc", "-c", "one.c"] + words)
+                self.assertTrue(answer == expected, answer._replace(object=b""))
+                self.check_untouched(answer)
+
+
+class OptionListAttackTest(FaultCase):
+    """Not remembered but listed: every option of gcc that takes an argument is given a path."""
+
+    def options(self):
+        """Return the options, as gcc spells them, that take an argument."""
+        names = set()
+        for selection in ("joined", "separate", "joined,undocumented"):
+            listing = run(["gcc", "--help=" + selection], env=changed_environment({"LC_ALL": "C"}))
+            names |= set(re.findall(r"^  (-[^\s<\[]+)", listing.stdout.decode(), re.M))
+        return sorted(names)
+
+    def test_no_argument_becomes_a_file(self):
+        """A compiler that is a script tells which paths get through to it; with those the real
+        one is run, and no file is opened, read or made by it."""
+        self.compiler('echo "$args"; : > "$out"\n')
+        daemon, real = self.serve(), self.serve(PATH=os.environ["PATH"])
+        victim = self.path("open")
+        commands = []
+        for option in self.options():
+            for form in (option, option + "=")[:1 + (option[-1] != "=")]:
+                for words in ([form + "%s"], [form, "%s"])[:1 + (form[-1] != "=")]:
+                    path = "%s/%d" % (victim, len(commands))
+                    commands.append(["gcc", "-c", "one.c"] + [
+                        word.replace("%s", path) for word in words])
+        self.assertGreater(len(commands), 500)
+        for number in range(len(commands)):
+            self.write("open/%d" % number, SECRET)
+        watch = FileWatch(victim)
+        self.addCleanup(watch.close)
+        answers = side_by_side(lambda words: ask(daemon, words), commands, 3)
+        passed = [words for words, answer in zip(commands, answers)
+                  if os.fsencode(victim) in answer.output]
+        for words, answer in zip(commands, answers):
+            if answer.status:
+                with self.subTest(words=words):
+                    self.check_refused(answer, 101)
+        self.assertTrue(passed)
+        answers += side_by_side(lambda words: ask(real, words), passed, 3)
+        self.assertEqual([commands[int(name)] if name.isdigit() else name
+                          for name in watch.names()], [])
+        self.assertEqual(len(os.listdir(victim)), len(commands))
+        self.assertEqual([answer for answer in answers if b"xyzzy" in answer.messages], [])
+        self.check_no_jobs_left()
+
+
+# -------------------------------------------------------------------------------------------
+# Attacks on the daemon: text that makes the compiler read files
+# DirectiveTest LineMarkerTest
+# -------------------------------------------------------------------------------------------
+
+# Each line is a text in Python's spelling, FILE the secret's name. gcc obeys all of these with
+# -fdirectives-only, though the text is said to be preprocessed, or they are too near to it.
+LIVE_DIRECTIVES = r'''
+    #include "FILE" | \n  #  include "FILE" | \t#\tinclude\t"FILE" | #include"FILE"
+    #include <FILE> | int a;\n#include_next "FILE" | #import "FILE" | int a;\n#include_next <FILE>
+    #embed "FILE" | \n#embed <FILE> limit(9) | %: include "FILE" | \n\n??=include "FILE"
+    %:include "FILE" | #inc\\\nlude "FILE" | #\\\ninclude "FILE" | \\\n#include "FILE"
+    #inc??/\nlude "FILE" | %\\\n:include "FILE" | #\\ \ninclude "FILE" | #i\\ \t\nnclude "FILE"
+    #i\\\n\\\nnclude "FILE" | #\\\r\ninclude "FILE" | /**/#include "FILE"
+    /* a */ # /* b */ include "FILE" | /* a\n */#include "FILE" | #/**/include "FILE"
+    /* a\n*//* b */ #/*c*/include "FILE" | #/*\n*/include "FILE" | #/\\\n*x*/include "FILE"
+    /\\\n* */#include "FILE" | /* *\\\n/ #include "FILE" | //\n#include "FILE"
+    \f#include "FILE" | \v#include "FILE" | #\f\vinclude "FILE" | \0#include "FILE"
+    #\0include "FILE" | \r#include "FILE" | \xef\xbb\xbf#include "FILE" | \r\n#include "FILE"
+    \r\n#\tinclude "FILE"\r\n | char *a = "/*";\n#include "FILE" | char a = '"';\n#include "FILE"
+    char *a = "\\\n";\n#include "FILE" | "/*\n#include "FILE" | '/*'\n#include "FILE"
+    // /*\n#include "FILE" | /* // */\n#include "FILE" | /*/ */\n#include "FILE"
+    R"(/*)";\n#include "FILE" | R"a(\n)a"\n#include "FILE" | /* R"( */\n#include "FILE"
+    #define A /*\n*/\n#include "FILE" | #pragma a\n#include "FILE" | # 1 "b"\n#include "FILE"
+    #if 1\n#include "FILE"\n#endif | #ifdef A\n#else\n#include "FILE"\n#endif
+    #define A "FILE"\n#include A | #define A <FILE>\n%:include A
+    #if 0\n#elif __has_include("FILE")\n#endif\n#include "FILE" | # pragma GCC pch_preprocess "FILE"
+    #pragma GCC pch_preprocess "FILE" | _Pragma("GCC pch_preprocess \"FILE\"")
+    #pragma GCC pch_\\\npreprocess "FILE" | %:pragma GCC pch_preprocess "FILE"
+'''
+
+# Text that looks like it, and must compile to what it says all the same.
+DEAD_DIRECTIVES = r'''
+    /* Usage:\n#include <a.h>\n*/\nint a; | // #include "a.h"\nint a;
+    char *a = "#include <a.h>"; | char *a = "\\\n#include <a.h>";
+    /*\n   #import "a.h" */ int a; | int a; /* #include */ int include;
+    #define A(include) #include\nchar *a = A(b); | /* don't */ int a; /*\n#include "a.h"\n*/
+    #define embed 1\nint a = embed; | int a /*\n#embed <x>\n*/ = 3;
+'''
+
+
+def texts_in(table):
+    """Return the texts of a table: bytes, parted by bars or a line's end."""
+    return [text.encode("latin-1").decode("unicode_escape").encode("latin-1")
+            for line in table.strip().splitlines() for text in line.strip().split(" | ")]
+
+
+class SecretCase(FaultCase):
+    """A FaultCase with a secret file, watched."""
+
+    def setUp(self):
+        """Make it."""
+        super().setUp()
+        self.secret = self.write("open/secret.h", SECRET * 3)
+        os.chmod(self.secret, 0o644)
+        self.watch = FileWatch(self.path("open"))
+        self.addCleanup(self.watch.close)
+
+    def with_secret(self, text):
+        """Return text with FILE replaced by the secret's name."""
+        return text.replace(b"FILE", os.fsencode(self.secret))
+
+
+class DirectiveTest(SecretCase):
+    """Includes that were left in the text are never obeyed."""
+
+    WORDS = ["-fpreprocessed", "-fdirectives-only", "-x", "cpp-output", "-c", "one.c"]
+
+    def test_live_directives(self):
+        """Refused in every spelling, and the file is not even opened. (What only looks as if it
+        stood in a comment may be blanked out instead.)"""
+        daemon = self.serve()
+        texts = [self.with_secret(text) for text in texts_in(LIVE_DIRECTIVES)]
+        self.assertGreater(len(texts), 60)
+        for compiler in ("gcc", "clang"):
+            words = [compiler] + self.WORDS[2 * (compiler == "clang"):]
+            answers = side_by_side(lambda text: ask(daemon, words, text + b"\n"), texts, 3)
+            for text, answer in zip(texts, answers):
+                with self.subTest(compiler=compiler, text=text):
+                    self.assertNotEqual(answer.status, 0)
+                    self.assertNotIn(b"xyzzy", answer.messages)
+            refused = [answer for answer in answers if answer.status >> 8 == 101]
+            self.assertGreater(len(refused), 0.8 * len(texts))
+            for answer in refused:
+                self.check_refused(answer)
+            self.assertEqual(self.watch.names(), [])
+        self.check_serves(daemon)
+
+    def test_pragma_without_directives(self):
+        """A precompiled header is loaded by a pragma that is obeyed in any preprocessed text."""
+        daemon = self.serve()
+        for text in texts_in(LIVE_DIRECTIVES):
+            if b"pch" in text:
+                with self.subTest(text=text):
+                    self.check_refused(ask(daemon, COMPILE, self.with_secret(text)), 101)
+        self.assertEqual(self.watch.names(), [])
+
+    def test_dead_directives(self):
+        """Comments and strings are left alone: the object is what the text says."""
+        daemon = self.serve()
+        for text in texts_in(DEAD_DIRECTIVES):
+            with self.subTest(text=text):
+                text = b'# 1 "one.c"\n' + text + b"\n"
+                self.write("one.i", text)
+                plain = run(["gcc", "-c", "-fpreprocessed", "-fdirectives-only", "one.i", "-o",
+                             "plain.o"], self.dir)
+                self.assertEqual(plain.status, 0, plain)
+                answer = ask(daemon, ["gcc"] + self.WORDS, text)
+                self.assertEqual((answer.status, answer.messages), (0, b""))
+                self.assertTrue(answer.object == self.read("plain.o"))
+
+    def test_random_texts(self):
+        """Texts thrown together from the pieces that matter, with a fixed seed: the compiler
+        opens no file, whatever the daemon makes of them."""
+        daemon = self.serve()
+        pieces = [b"#", b"include", b"import", b'"FILE"', b"<FILE>", b"%:", b"??=", b"\n", b"\n",
+                  b"\\\n", b"??/\n", b"/*", b"*/", b"//", b'"', b"'", b'R"(', b')"', b" ", b"\t",
+                  b"\f", b"\0", b"\r", b"\\ \n", b"int a;", b"/", b"*", b"#include", b"\\",
+                  b'\n#include "FILE"\n', b"inc", b"lude", b"%", b":", b"\xef\xbb\xbf"]
+        dice = random.Random(4)
+        texts = [self.with_secret(b"".join(dice.choices(pieces, k=dice.randint(2, 12))))
+                 for _ in range(150)]
+        answers = side_by_side(lambda text: ask(daemon, ["gcc"] + self.WORDS, text), texts, 3)
+        self.assertEqual(self.watch.names(), [])
+        statuses = {answer.status for answer in answers}
+        self.assertTrue({0, 101 << 8} <= statuses, statuses)
+        self.check_serves(daemon)
+
+
+class LineMarkerTest(SecretCase):
+    """A line marker may name any file; no message shows what stands in it."""
+
+    TEXTS = (b'# 1 "FILE"\nint f( {\n', b'# 2 "FILE"\nint a = b;\n',
+             b'# 1 "FILE"\nvoid f(int a) { if (a)\n a = 1;\n a = 2; }\n',
+             b'# 1 "FILE"\nint f(void) { int unused; return "a" + 1.5; }\n',
+             b'# 1 "FILE"\nint printf(const char *, ...);\nvoid f(void) { printf("%s", 1); }\n',
+             b'# 1 "FILE"\nstruct s { int field; };\nint f(struct s *p) { return p->feild; }\n',
+             b'# 1 "FILE"\n#error here\n', b'# 1 "FILE"\n#warning here\nint a;\n',
+             b'# 1 "FILE" 1\n# 1 "FILE" 1\n# 3 "FILE" 2\nint f( {\n',
+             b'#line 1 "FILE"\nint f( {\n', b'# 1 "FILE"\n# 2 "FILE"\n  "unterminated\n')
+    OPTIONS = ([], ["-Wall", "-Wextra", "-Wmisleading-indentation"],
+               ["-fdiagnostics-show-caret", "-fcaret-diagnostics"],
+               ["-fpreprocessed", "-fdirectives-only", "-Wall"],
+               ["-fdiagnostics-show-line-numbers", "-fdiagnostics-color=always"],
+               ["-fdiagnostics-path-format=inline-events", "-fdiagnostics-show-cwe"],
+               ["-fdiagnostics-show-labels", "-fdiagnostics-minimum-margin-width=9"],
+               ["-fdiagnostics-plain-output", "-Wformat=2"],
+               ["-fdiagnostics-print-source-range-info"], ["-fshow-source-location"],
+               ["-fdiagnostics-show-template-tree", "-fdiagnostics-show-option"],
+               ["-fdebug-compilation-dir=/x", "-Wall"])
+
+    def test_messages(self):
+        """Of both compilers, for C and C++, with every option that asks for more."""
+        daemon = self.serve()
+        rows = [(compiler, options, text) for compiler in ("gcc", "g++", "clang")
+                for options in self.OPTIONS for text in self.TEXTS]
+        chosen = random.Random(1).sample(rows, 140) + [row for row in rows if not row[1]]
+
+        def compile_row(row):
+            compiler, options, text = row
+            name = "one.cc" if "++" in compiler else "one.c"
+            return ask(daemon, [compiler, "-c", name] + options, self.with_secret(text))
+        spoke = 0
+        for row, answer in zip(chosen, side_by_side(compile_row, chosen, 3)):
+            with self.subTest(row=row):
+                self.assertNotIn(b"xyzzy", answer.messages + answer.output)
+                self.assertNotIn(b"plugh", answer.messages + answer.output)
+            spoke += os.fsencode(self.secret) in answer.messages
+        self.assertGreater(spoke, 60)
+
+    def test_endless_file(self):
+        """A marker that names /dev/zero costs neither memory nor time without a bound."""
+        daemon = self.serve("--job-lifetime", "1")
+        answer = ask(daemon, COMPILE, b'# 1 "/dev/zero"\nint f( {\n')
+        self.assertNotEqual(answer.status, 0)
+        self.check_serves(daemon)
+
+
+# -------------------------------------------------------------------------------------------
+# Attacks on the daemon: lying, silent and slow peers
+# ProtocolFaultTest SilenceTest MemoryTest
+# -------------------------------------------------------------------------------------------
+
+HEAD = b"DIST00000001ARGC00000001ARGV00000003gcc"
+
+
+class ProtocolFaultTest(FaultCase):
+    """What is no request of protocol 1 is answered, at the first byte that shows it."""
+
+    def test_faults(self):
+        """Nothing more is sent than what stands here, and the answer comes all the same."""
+        daemon = self.serve()
+        rows = [(b"DIST%08x" % version, 109, b"version %d " % version)
+                for version in (0, 2, 3, 4000, 5000, 0xffffffff)]
+        rows += [(token + b"00000001", 109, b"DIST")
+                 for token in (b"dist", b"DONE", b"DIS ", b"GET ", b"\0\0\0\0", b"DIST"[::-1],
+                               b"\xff\xfe\xfd\xfc", b"\x1b[2J", b"%s%n")]
+        rows += [(b"DIST" + digits, 109, b"hex")
+                 for digits in (b"+0000001", b"-0000001", b"0000_001", b"       1", b"1       ",
+                                b"0x000001", b"0000000g", b"0000000\0", b"\t\t\t\t\t\t\t1",
+                                b"0000001\n", b"0000000l", b"1.000000", b"\xd9\xa10000000"[:8])]
+        rows += [
+            (b"DIST00000001ARGC00004001", 109, b"ARGC"), (b"DIST00000001ARGCffffffff", 109, b"ARGC"),
+            (b"DIST00000001ARGC80000000", 109, b"ARGC"), (b"DIST00000001ARGV00000003", 109, b"ARGC"),
+            (b"DIST00000001ARGC-0000001", 109, b"ARGC"), (b"DIST00000001DOTI00000000", 109, b"ARGC"),
+            (b"DIST00000001ARGC00000001ARGVffffffff", 109, b"ARGV"),
+            (b"DIST00000001ARGC00000001ARGV00020001", 109, b"ARGV"),
+            (b"DIST00000001ARGC00000001ARGV 0000003", 109, b"ARGV"),
+            (b"DIST00000001ARGC00000002ARGV00000003gccDOTI00000000", 109, b"ARGV"),
+            (b"DIST00000001ARGC00000020" + b"ARGV00010fff" .join([b""] + [b"x" * 0x10fff] * 31),
+             109, b"command"),
+            (HEAD + b"DOTIffffffff", 109, b"DOTI"), (HEAD + b"DOTI40000001", 109, b"DOTI"),
+            (HEAD + b"DOTI+0000001", 109, b"DOTI"), (HEAD + b"DONE00000001", 109, b"DOTI"),
+            (HEAD + b"ARGV00000002-c", 109, b"DOTI"),
+            (b"DIST00000001ARGC00000000DOTI00000000", 101, b"no command"),
+            (HEAD + b"DOTI00000001x", 101, b"-c")]
+        for data, code, word in rows:
+            with self.subTest(data=data[:60]):
+                answer = parse_answer(talk(daemon.port, data))
+                self.check_refused(answer, code)
+                self.assertIn(word, answer.messages)
+        self.check_serves(daemon)
+
+    def test_refusal_overtakes_nothing(self):
+        """The reason arrives although much of the request is still to be sent or on its way."""
+        daemon = self.serve()
+        for data, code in ((pack_request(COMPILE, b"x" * 900000, version=3), 109),
+                           (pack_request(["sh", "-c", "one.c"], b"x" * 5000000), 110)):
+            self.check_refused(parse_answer(talk(daemon.port, data)), code)
+        self.check_serves(daemon)
+
+    def test_more_than_a_request(self):
+        """Bytes after the request are a fault, before the compiler has ended or after."""
+        self.compiler("cat > /dev/null; sleep 1000\n")
+        daemon = self.serve()
+        answer = parse_answer(talk(daemon.port, pack_request(COMPILE) + b"D"))
+        self.check_refused(answer, 109)
+        self.assertIn(b"more", answer.messages)
+        self.check_no_jobs_left()
+
+    def test_cut_short(self):
+        """A request that ends anywhere is answered as cut short; nothing of it is compiled."""
+        self.compiler("echo run >> %s/runs\n" % self.path("open"))
+        daemon = self.serve()
+        request = pack_request(COMPILE)
+
+        def cut(length):
+            with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as connection:
+                connection.sendall(request[:length])
+                connection.shutdown(socket.SHUT_WR)
+                return read_to_end(connection)
+        answers = side_by_side(cut, range(len(request)), 4)
+        self.assertEqual(answers[0], b"")
+        for answer in answers[1:]:
+            self.check_refused(parse_answer(answer), 108)
+        self.assertEqual(os.listdir(self.path("open")), [])
+
+
+class SilenceTest(FaultCase):
+    """Who says nothing, or says it slowly, holds no one up and is not waited for for ever."""
+
+    def test_silence(self):
+        """After any part of a request: an answer when the time is up."""
+        daemon = self.serve(DISTCCD_SILENCE_TIMEOUT="0.2")
+        request = pack_request(COMPILE)
+        lengths = list(range(0, len(request), 7)) + [len(request) - 1]
+        began = time.monotonic()
+        for answer in side_by_side(lambda length: talk(daemon.port, request[:length]), lengths,
+                                   len(lengths)):
+            self.check_refused(parse_answer(answer), 107)
+            self.assertIn(b"nothing came for 0.2 s", answer)
+        self.assertGreater(time.monotonic() - began, 0.2)
+        self.check_serves(daemon)
+
+    def test_slow_sender(self):
+        """One byte now and then does not keep a connection for as long as it pleases."""
+        daemon = self.serve(DISTCCD_SILENCE_TIMEOUT="0.1")
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as connection:
+            connection.sendall(b"DIST00000001ARGC00000001ARGV00010000")
+            connection.settimeout(0.02)
+            sent, answer = 0, b""
+            while not answer:
+                self.assertLess(sent, 1000)
+                try:
+                    answer = connection.recv(4096)
+                except socket.timeout:
+                    connection.sendall(b"x")
+                    sent += 1
+        self.check_refused(parse_answer(answer), 107)
+        self.assertIn(b"too slowly", answer)
+        self.check_serves(daemon)
+
+    def test_slow_reader(self):
+        """A client that does not take its object frees the compiler's place and the memory."""
+        self.compiler("head -c 30000000 /dev/zero > $out\n")
+        daemon = self.serve("--jobs", "1", DISTCCD_SILENCE_TIMEOUT="0.3")
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as connection:
+            connection.sendall(pack_request(COMPILE))
+            wait_until(lambda: "took nothing" in daemon.log(), "the daemon to give up", 20)
+            self.check_no_jobs_left()
+        self.assertEqual(len(ask(daemon).object), 30000000)
+
+    def test_connect_and_close(self):
+        """Clients connect before they preprocess, and may have to leave: no word above debug."""
+        daemon = self.serve()
+        for _ in range(20):
+            socket.create_connection(("127.0.0.1", daemon.port)).close()
+        wait_until(lambda: daemon.log().count("closed without a request") == 20, "20 lines")
+        for line in daemon.log().splitlines():
+            if "closed without" in line:
+                self.assertIn("] debug: ", line)
+        self.check_serves(daemon)
+
+    def test_many_silent_connections(self):
+        """300 of them hold neither a compiler's place nor the door."""
+        daemon = self.serve("--jobs", "1", "--max-connections", "400")
+        with contextlib.ExitStack() as stack:
+            for _ in range(300):
+                stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
+            self.check_serves(daemon)
+            wait_until(lambda: len(children_of(daemon.process.pid)) == 300, "the job's child to end")
+        wait_until(lambda: not children_of(daemon.process.pid), "the silent ones' children to end")
+
+    def test_door_opens_again(self):
+        """Silent connections up to the limit turn others away only until they time out."""
+        daemon = self.serve("--max-connections", "5", DISTCCD_SILENCE_TIMEOUT="0.5")
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
+            answer = wait_until(lambda: [ask(daemon)], "an answer")[0]
+            self.check_refused(answer, 100)
+            self.assertIn(b"busy", answer.messages)
+            wait_until(lambda: ask(daemon).status == 0, "a place", 10)
+
+
+class MemoryTest(FaultCase):
+    """Memory is taken as bytes arrive, not as they are announced."""
+
+    def test_announced_and_not_sent(self):
+        """A gigabyte that may be sent is waited for with hardly any memory; 4 are refused."""
+        daemon = self.serve()
+        with socket.create_connection(("127.0.0.1", daemon.port)) as connection:
+            connection.sendall(HEAD + b"DOTI3fffffff" + b"x" * 65536)
+            child, = wait_until(lambda: children_of(daemon.process.pid), "a child")
+            wait_until(lambda: not unread_bytes(connection), "the child to take what came")
+            self.assertLess(memory_of(child, "VmHWM"), 64 * 1024)
+        answer = parse_answer(talk(daemon.port, HEAD + b"DOTIffffffff"))
+        self.check_refused(answer, 109)
+
+    def test_large_source(self):
+        """50 MB compile, and take about their own size for the job."""
+        source = b'# 1 "one.c"\n/*' + b"x" * 50000000 + b"*/\nint one = 1;\n"
+        daemon = self.serve()
+        self.assertEqual(ask(daemon, COMPILE, source).status, 0)
+        self.compiler("cat > /dev/null; grep VmHWM /proc/$PPID/status; : > $out\n")
+        answer = ask(daemon, COMPILE, source)
+        self.assertEqual(answer.status, 0)
+        self.assertLess(int(answer.output.split()[1]) * 1024, 1.2 * len(source) + 30000000)
+        self.check_no_jobs_left()
+
+
+# -------------------------------------------------------------------------------------------
+# Faults around the daemon: clients that leave, load, its own troubles
+# LeavingTest LoadTest TroubleTest
+# -------------------------------------------------------------------------------------------
+
+class SlowCompilerCase(FaultCase):
+    """A FaultCase whose gcc starts a child, notes both process ids, and sleeps."""
+
+    def setUp(self):
+        """Write it: it notes its ids only when both processes are there."""
+        super().setUp()
+        self.compiler("sleep 1000 & echo $$ $! >> %s; wait\n" % self.path("open/pids"))
+
+    def wait_for_compilers(self, number=1):
+        """Wait until so many compilers have started; return the ids of all their processes."""
+        def started():
+            if os.path.exists(self.path("open/pids")):
+                pids = [int(pid) for pid in self.read("open/pids").split()]
+                return pids if len(pids) == 2 * number else None
+        return wait_until(started, "%d compilers" % number)
+
+    def submit_job(self, daemon, data=None):
+        """Send a request that starts the slow compiler; return the connection."""
+        connection = socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S)
+        self.addCleanup(connection.close)
+        connection.sendall(data or pack_request(COMPILE))
+        return connection
+
+
+class LeavingTest(SlowCompilerCase):
+    """When the client leaves, the compiler's whole process group is gone within a second."""
+
+    def check_gone(self, daemon, pids, began):
+        """Check that processes and files are gone, soon after `began`, and work goes on."""
+        wait_until(lambda: all(map(is_gone, pids)), "the end of the compiler", 5)
+        self.assertLess(time.monotonic() - began, 1)
+        os.unlink(self.path("open/pids"))
+        self.check_no_jobs_left()
+        wait_until(lambda: not children_of(daemon.process.pid), "the end of the child", 5)
+
+    def test_connection_ends(self):
+        """Closed, reset, or closed for writing only."""
+        daemon = self.serve("--jobs", "1")
+
+        def reset(connection):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+        for leave in (socket.socket.close, reset,
+                      lambda connection: connection.shutdown(socket.SHUT_WR)):
+            with self.subTest(leave=leave):
+                connection = self.submit_job(daemon)
+                pids = self.wait_for_compilers()
+                began = time.monotonic()
+                leave(connection)
+                self.check_gone(daemon, pids, began)
+        self.assertEqual(daemon.log().count("client gone"), 3)
+
+    def test_real_client(self):
+        """Killed, interrupted, or at the end of its patience."""
+        daemon = self.serve("--jobs", "1")
+        self.write("one.i", SOURCE_I)
+        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None):
+            with self.subTest(signal=number):
+                client = subprocess.Popen(
+                    [CLIENT] + COMPILE, cwd=self.dir, stderr=subprocess.PIPE,
+                    env=self.environment(daemon.host, DISTCC_BACKOFF_PERIOD="0",
+                                         DISTCC_IO_TIMEOUT="60" if number else "0.5"))
+                with client:
+                    pids = self.wait_for_compilers()
+                    if number:
+                        client.send_signal(number)
+                    else:
+                        self.assertIn(b"silent for 0.5 s", client.stderr.read())
+                    began = time.monotonic()
+                    self.check_gone(daemon, pids, began)
+                self.assertEqual(client.returncode, -number if number else 107)
+
+    def test_while_waiting_for_a_place(self):
+        """Who leaves the queue leaves nothing: the others go on, nothing of his is compiled."""
+        daemon = self.serve("--jobs", "1")
+        first = self.submit_job(daemon)
+        pids = self.wait_for_compilers()
+        second = self.submit_job(daemon)
+        wait_until(lambda: not unread_bytes(second) and len(children_of(daemon.process.pid)) == 2,
+                   "the second to wait")
+        second.close()
+        wait_until(lambda: "client gone" in daemon.log(), "a word about the second", 5)
+        self.assertFalse(any(map(is_gone, pids)))
+        began = time.monotonic()
+        first.close()
+        self.check_gone(daemon, pids, began)
+
+    def test_host_vanishes(self):
+        """The kernel asks after a silent client from 30 s on, with the job at work or not."""
+        daemon = self.serve()
+        connection = self.submit_job(daemon)
+        self.wait_for_compilers()
+        own, peer = connection.getsockname(), connection.getpeername()
+        with open("/proc/net/tcp") as stream:
+            timers = [line.split()[5] for line in stream
+                      if ":%04X " % peer[1] in line.split()[1] + " "
+                      and ":%04X " % own[1] in line.split()[2] + " "]
+        kind, left = timers[0].split(":")
+        self.assertEqual((len(timers), kind), (1, "02"))        # a keep-alive timer runs
+        self.assertLessEqual(int(left, 16), 30 * os.sysconf("SC_CLK_TCK"))
+
+
+class LoadTest(FaultCase):
+    """Many jobs at once, many in a row."""
+
+    def test_many_at_once(self):
+        """150 at once are all answered, by never more compilers than --jobs, and by so many."""
+        record = self.path("open/record")
+        self.compiler("echo + >> %s; sleep 0.02; echo object > $out; echo - >> %s\n"
+                      % (record, record))
+        daemon = self.serve("--jobs", "3")
+        barrier = threading.Barrier(150, timeout=PATIENCE_S)
+
+        def submit(number):
+            with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as connection:
+                barrier.wait()
+                connection.sendall(pack_request(COMPILE))
+                return parse_answer(read_to_end(connection))
+        answers = side_by_side(submit, range(150), 150)
+        self.assertEqual(set(answers), {Answer(0, b"", b"", b"object\n")})
+        running = [0]
+        for mark in self.read("open/record").split():
+            running.append(running[-1] + (1 if mark == b"+" else -1))
+        self.assertEqual((len(running), max(running), running[-1]), (301, 3, 0))
+        self.check_no_jobs_left()
+
+    def test_many_in_a_row(self):
+        """Jobs of all kinds leave memory, descriptors, processes and files as they were."""
+        self.compiler("echo object > $out\n")
+        daemon = self.serve()
+        pid = daemon.process.pid
+        kinds = [pack_request(COMPILE)] * 7 + [pack_request(["gcc", "-c", "two.c", "-aux-info=x"]),
+                                               pack_request(COMPILE)[:-5], b"nonsense" * 2]
+
+        def facts():
+            wait_until(lambda: not children_of(pid), "the children to be reaped")
+            return (memory_of(pid), sorted(os.listdir("/proc/%d/fd" % pid)),
+                    os.listdir(self.path("jobs")))
+
+        def submit(number):
+            with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as connection:
+                connection.sendall(kinds[number % 10])
+                if number % 10 >= 8:
+                    connection.shutdown(socket.SHUT_WR)
+                return parse_answer(read_to_end(connection)).status
+        side_by_side(submit, range(40), 2)
+        before = facts()
+        statuses = side_by_side(submit, range(1000), 2)
+        after = facts()
+        self.assertEqual([statuses.count(status) for status in (0, 101 << 8, 108 << 8, 109 << 8)],
+                         [700, 100, 100, 100])
+        self.assertEqual(after[1:], before[1:])
+        self.assertLess(after[0] - before[0], 512)
+
+
+class TroubleTest(FaultCase):
+    """The daemon's own troubles: the job gets an answer, and the next one works."""
+
+    def test_temporary_directory(self):
+        """Missing, not writable, replaced by a file: and good again afterwards."""
+        jobs = self.path("jobs")
+        daemon = self.serve()
+        for spoil, mend in ((lambda: os.rmdir(jobs), lambda: os.mkdir(jobs)),
+                            (lambda: os.chmod(jobs, 0o500), lambda: None),
+                            (lambda: (os.rmdir(jobs), self.write("jobs", "")),
+                             lambda: (os.unlink(jobs), os.mkdir(jobs)))):
+            spoil()
+            answer = ask(daemon)
+            mend()
+            os.chmod(jobs, 0o777)
+            self.check_refused(answer, 107)
+            self.check_serves(daemon)
+
+    def test_bad_at_the_start(self):
+        """A daemon that starts without a usable TMPDIR says so, and recovers."""
+        os.chmod(self.path("jobs"), 0o555)
+        daemon = self.serve(TMPDIR=self.path("jobs/none"))
+        self.assertIn("cannot be written", daemon.log())
+        self.check_refused(ask(daemon), 107)
+        os.mkdir(self.path("jobs/none"))
+        os.chmod(self.path("jobs/none"), 0o777)
+        self.assertEqual(ask(daemon).status, 0)
+
+    def test_full_disk(self):
+        """No room for the source, the assembler's text, the object, or for anything."""
+        disk = self.small_disk("disk", "200k")
+        large = b"int a[200000] = { 1 };\n"
+        for options in ([], ["--no-fifo"]):
+            daemon = self.serve(*options, TMPDIR=disk)
+            for words, source in ((COMPILE, large), (["gcc", "-S", "one.i"], large),
+                                  (["clang", "-c", "one.i"], large),
+                                  (COMPILE, SOURCE_I + b"\n" * 500000 if options else large)):
+                with self.subTest(options=options, words=words):
+                    if words[1] == "-S":
+                        source = b"int a[] = {" + b"1,\n" * 30000 + b"};\n"
+                    self.check_refused(ask(daemon, words, source), 107)
+                    self.assertEqual(ask(daemon).status, 0)
+            filler = fill_disk(disk)
+            answer = ask(daemon)
+            os.unlink(filler)
+            self.check_refused(answer, 107)
+            self.assertEqual(ask(daemon).status, 0)
+            self.assertEqual(os.listdir(disk), [])
+
+    def test_compiler_fails_for_want_of_something(self):
+        """That is this machine's fault and no word of the compiler's about the source."""
+        daemon = self.serve()
+        for text, code in (("cc1: out of memory allocating 9 bytes after a total of 9 bytes", 105),
+                           ("virtual memory exhausted: Cannot allocate memory", 105),
+                           ("gcc: fatal error: Killed signal terminated program cc1", 105),
+                           ("as: one.o: No space left on device", 107),
+                           ("Cannot create temporary file in /x/: Disk quota exceeded", 107)):
+            with self.subTest(text=text):
+                self.compiler("echo '%s' >&2; exit 1\n" % text)
+                self.check_refused(ask(daemon), code)
+                self.compiler("echo '%s' >&2; : > $out\n" % text)
+                self.assertEqual(ask(daemon), Answer(0, text.encode() + b"\n", b"", b""))
+
+    def test_compiler_ends_oddly(self):
+        """Killed by signals, without an object, with an odd one, leaving children behind."""
+        daemon = self.serve()
+        for text, status in (("kill -9 $$", 9), ("kill -11 $$", 11), ("exit 255", 0xff00),
+                             ("kill -6 $$", 6), ("exit 3", 0x300)):
+            with self.subTest(text=text):
+                self.compiler(text + "\n")
+                answer = ask(daemon)
+                self.assertEqual((answer.status & ~0x80, answer.object), (status, b""))
+        for text in ("", "mkdir $out", "ln -s /etc/passwd $out", "mkfifo $out", ": > x; cd /"):
+            with self.subTest(text=text):
+                self.compiler(text + "\n")
+                answer = ask(daemon)
+                self.check_refused(answer)
+                self.check_no_jobs_left()
+        self.compiler("sleep 1000 & echo $! > %s; mkdir -p a/b/c; : > a/b/c/d; chmod 0 a/b/c\n"
+                      "echo object > $out\n" % self.path("open/pid"))
+        self.assertEqual(ask(daemon).object, b"object\n")
+        self.assertTrue(is_gone(int(self.read("open/pid"))))
+
+    def test_compiler_cannot_be_run(self):
+        """Not executable, no program at all, no interpreter: 110, and no substitute."""
+        for name, text, mode in (("odd-gcc", "#!/nowhere\n", 0o755), ("no-gcc", "", 0o644),
+                                 ("bad-gcc", "\x7fELF\x02", 0o755)):
+            with self.subTest(name=name):
+                os.chmod(self.write("bin/" + name, text), mode)
+                daemon = self.serve()
+                self.check_refused(ask(daemon, [name, "-c", "one.i"]), 110, 107)
+                self.check_serves(daemon)
+
+    def test_lifetime(self):
+        """A compiler that takes too long ends with all that it started, and the next works."""
+        daemon = self.serve("--job-lifetime", "0.3")
+        self.compiler("sleep 1000 & echo $$ $! > %s; wait\n" % self.path("open/pids"))
+        answer = ask(daemon)
+        self.check_refused(answer, 100)
+        self.assertIn(b"0.3 s", answer.messages)
+        self.assertEqual([is_gone(int(pid)) for pid in self.read("open/pids").split()],
+                         [True, True])
+        self.compiler("exec > /dev/null 2>&1 < /dev/null; sleep 1000\n")
+        self.check_refused(ask(daemon), 100)
+        self.compiler("exec /usr/bin/gcc $args\n")
+        self.check_serves(daemon)
+
+    def test_no_more_processes(self):
+        """Neither for a connection nor for a compiler: each is answered."""
+        daemon = self.serve()
+        set_limit(daemon.process.pid, "nproc=0:")
+        answer = ask(daemon)
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        set_limit(daemon.process.pid, "nproc=%s:" % ("unlimited" if most < 0 else most))
+        self.check_refused(answer, 100)
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as connection:
+            child, = wait_until(lambda: children_of(daemon.process.pid), "a child")
+            set_limit(child, "nproc=0:")
+            connection.sendall(pack_request(COMPILE))
+            self.check_refused(parse_answer(read_to_end(connection)), 107)
+        self.check_serves(daemon)
+
+    def test_no_more_descriptors(self):
+        """The daemon waits until there are some, without a busy loop or a full log."""
+        daemon = self.serve()
+        pid = daemon.process.pid
+        set_limit(pid, "nofile=%d:" % len(os.listdir("/proc/%d/fd" % pid)))
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as connection:
+            connection.sendall(pack_request(COMPILE))
+            wait_until(lambda: daemon.log().count("cannot accept") >= 3, "complaints")
+            before = sum(map(int, state_of(pid)[11:13]))
+            wait_until(lambda: daemon.log().count("cannot accept") >= 6, "complaints")
+            self.assertLess(sum(map(int, state_of(pid)[11:13])) - before, 15)
+            set_limit(pid, "nofile=1000:")
+            self.assertEqual(parse_answer(read_to_end(connection)).status, 0)
+        self.check_serves(daemon)
+
+    def test_no_more_memory(self):
+        """A request that does not fit into memory is answered with 105."""
+        daemon = self.serve()
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as connection:
+            child, = wait_until(lambda: children_of(daemon.process.pid), "a child")
+            with open("/proc/%d/statm" % child) as stream:
+                size = int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            set_limit(child, "as=%d:" % (size + 20000000))
+            connection.sendall(pack_request(COMPILE, b"\n" * 50000000)[:100000])
+            self.check_refused(parse_answer(read_to_end(connection)), 105)
+        self.check_serves(daemon)
+
+
+# -------------------------------------------------------------------------------------------
+# Stop and start of the daemon, and its log
+# StopTest StartAgainTest LogTest
+# -------------------------------------------------------------------------------------------
+
+class StopTest(SlowCompilerCase):
+    """SIGTERM: what can be finished is, the rest ends, all within five seconds."""
+
+    def bind_again(self, daemon):
+        """Check that the daemon's port can be had at once."""
+        socket.create_server(("127.0.0.1", daemon.port)).close()
+
+    def test_with_jobs(self):
+        """Jobs that end soon, late or (stopped in their tracks) never, half requests, silence."""
+        self.compiler('case "$args" in *-O1*) while ! [ -e %s ]; do sleep 0.05; done; echo object '
+                      '> $out; exit;; esac\nsleep 1000 & echo $$ $! >> %s; wait\n'
+                      % (self.path("stopped"), self.path("open/pids")))
+        daemon = self.serve("--jobs", "5", "--pid-file", self.path("open/pid"))
+        self.assertEqual(int(self.read("open/pid")), daemon.process.pid)
+        short = self.submit_job(daemon, pack_request(["gcc", "-O1", "-c", "one.i"]))
+        long = self.submit_job(daemon)
+        pids = self.wait_for_compilers(1)
+        stuck = self.submit_job(daemon)
+        pids = self.wait_for_compilers(2)
+        stuck_child = int(state_of(pids[2])[1])
+        os.kill(stuck_child, signal.SIGSTOP)
+        half = self.submit_job(daemon, pack_request(COMPILE)[:50])
+        silent = self.submit_job(daemon, b"D")
+        wait_until(lambda: len(children_of(daemon.process.pid)) == 5, "the children")
+        began = time.monotonic()
+        daemon.process.terminate()
+        for connection in (half, silent):
+            self.check_refused(parse_answer(read_to_end(connection)), 100)
+        wait_until(lambda: "stopping" in daemon.log(), "the stop")
+        self.write("stopped", "")
+        self.assertEqual(parse_answer(read_to_end(short)).object, b"object\n")
+        answer = parse_answer(read_to_end(long))
+        self.check_refused(answer, 100)
+        self.assertIn(b"stopping", answer.messages)
+        self.assertEqual(daemon.process.wait(PATIENCE_S), 0)
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertEqual(read_to_end(stuck), b"")
+        self.assertTrue(all(map(is_gone, pids + [stuck_child])))
+        self.assertEqual(os.listdir(self.path("jobs")), [])
+        self.assertFalse(os.path.exists(self.path("open/pid")))
+        self.bind_again(daemon)
+
+    def test_idle(self):
+        """At once when nothing is at work; SIGINT is the same."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            daemon = self.serve()
+            silent = self.submit_job(daemon, b"DIST")
+            wait_until(lambda: children_of(daemon.process.pid), "the child")
+            began = time.monotonic()
+            daemon.process.send_signal(number)
+            self.assertEqual(daemon.process.wait(PATIENCE_S), 0)
+            self.assertLess(time.monotonic() - began, 2)
+            self.check_refused(parse_answer(read_to_end(silent)), 100)
+            self.bind_again(daemon)
+
+    def test_child_is_killed(self):
+        """Its job is lost, its compiler and its files go, and its parent notices no more."""
+        daemon = self.serve("--jobs", "1")
+        for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT):
+            with self.subTest(signal=number):
+                connection = self.submit_job(daemon)
+                pids = self.wait_for_compilers()
+                os.kill(int(state_of(pids[0])[1]), number)
+                self.assertEqual(read_to_end(connection), b"")
+                wait_until(lambda: all(map(is_gone, pids)), "the end of the compiler", 5)
+                self.check_no_jobs_left()
+                os.unlink(self.path("open/pids"))
+        self.assertIn("killed by signal 9", daemon.log())
+        self.compiler("echo object > $out\n")
+        self.check_serves(daemon)
+
+    def test_daemon_is_killed(self):
+        """Its port is free at once, a job at work is finished, and what it left is swept away."""
+        self.compiler("while ! [ -e %s ]; do sleep 0.05; done; echo object > $out\n"
+                      % self.path("go"))
+        daemon = self.serve()
+        connection = self.submit_job(daemon)
+        wait_until(lambda: os.listdir(self.path("jobs")), "the job")
+        daemon.process.kill()
+        daemon.process.wait()
+        owner = os.stat(self.path("jobs/" + os.listdir(self.path("jobs"))[0])).st_uid
+        os.mkdir(self.path("jobs/distccd_1_dead"))
+        os.chown(self.path("jobs/distccd_1_dead"), owner, -1)
+        self.write("jobs/distccd_1_dead/input", "")
+        os.utime(self.path("jobs/distccd_1_dead"), (1, 1))
+        second = self.serve("--port", str(daemon.port))
+        self.assertFalse(os.path.exists(self.path("jobs/distccd_1_dead")))
+        self.assertEqual(len(os.listdir(self.path("jobs"))), 1)
+        self.write("go", "")
+        self.assertEqual(parse_answer(read_to_end(connection)).object, b"object\n")
+        self.check_serves(second)
+
+
+class StartAgainTest(FaultCase):
+    """What stands in the way of a start, and what does not."""
+
+    def test_stale_pid_file(self):
+        """Whatever it holds, another's id even, is written over."""
+        for text in ("1\n", "999999999\n", "%d\n" % os.getpid(), "", "nonsense", "x" * 10000):
+            with self.subTest(text=text[:20]):
+                path = self.write("open/pid", text)
+                os.chmod(path, 0o600)
+                daemon = self.serve("--pid-file", path)
+                self.assertEqual(self.read("open/pid"), b"%d\n" % daemon.process.pid)
+                daemon.process.terminate()
+                self.assertEqual(daemon.process.wait(PATIENCE_S), 0)
+                self.assertFalse(os.path.exists(path))
+
+    def test_second_daemon(self):
+        """On a port that is taken: 102, one line, and the first one's pid file stays."""
+        daemon = self.serve("--pid-file", self.path("open/pid"))
+        for mode in ("--daemon", "--no-detach", "--no-fork"):
+            with self.subTest(mode=mode):
+                result = run(PYTHON + [SERVER, mode, "--listen", "127.0.0.1", "--port",
+                                       str(daemon.port), "--pid-file", self.path("open/pid"),
+                                       "--log-file", self.path("open/log")],
+                             env=changed_environment(self.settings()))
+                self.assertEqual(result.status, 102, result)
+                self.assertRegex(result.stderr, rb"\A[^\n]*port %d[^\n]*\n\Z" % daemon.port)
+        self.check_log(self.read("open/log").decode().replace("critical", "error"))
+        self.assertEqual(int(self.read("open/pid")), daemon.process.pid)
+        self.check_serves(daemon)
+
+
+class LogTest(FaultCase):
+    """A log that fails disturbs no job, and nobody writes lines into it but the daemon."""
+
+    def start_with_log(self, path):
+        """Start a daemon with this log file; return (process, port)."""
+        process = subprocess.Popen(
+            PYTHON + [SERVER, "--no-detach", "--port", "0", "--listen", "127.0.0.1", "--log-file",
+                      path, "--verbose"], env=changed_environment(self.settings()),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        found = wait_until(lambda: os.path.exists(path) and re.search(
+            rb"listening on \S+ port (\d+)", self.read(path)), "the log")
+        return process, int(found.group(1))
+
+    def test_full_disk(self):
+        """Jobs are done without a log; a new log after SIGHUP has lines again."""
+        disk = self.small_disk("disk", "16k")
+        log = os.path.join(disk, "log")
+        process, port = self.start_with_log(log)
+        filler = fill_disk(disk)
+        for _ in range(30):
+            self.assertEqual(parse_answer(talk(port, pack_request(COMPILE))).status, 0)
+        os.unlink(filler)
+        os.rename(log, log + ".1")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: os.path.exists(log), "the new log")
+        self.assertEqual(parse_answer(talk(port, pack_request(COMPILE))).status, 0)
+        wait_until(lambda: b"exit 0" in self.read(log), "a line in the new log")
+        process.terminate()
+        self.assertEqual((process.wait(PATIENCE_S), process.stderr.read()), (0, b""))
+
+    def test_devices(self):
+        """A log on /dev/full loses lines, no jobs; and the device keeps its owner and mode."""
+        def facts():
+            return [(os.stat(name).st_uid, os.stat(name).st_mode)
+                    for name in ("/dev/full", "/dev/null")]
+        before = facts()
+        for name in ("/dev/full", "/dev/null"):
+            listener = socket.create_server(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+            listener.close()
+            process = subprocess.Popen(
+                PYTHON + [SERVER, "--no-detach", "--port", str(port), "--listen", "127.0.0.1",
+                          "--log-file", name], env=changed_environment(self.settings()),
+                stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            self.addCleanup(process.communicate)
+            self.addCleanup(process.kill)
+
+            def answer():
+                with contextlib.suppress(ConnectionRefusedError):
+                    return talk(port, pack_request(COMPILE))
+            self.assertEqual(parse_answer(wait_until(answer, "the daemon")).status, 0)
+            process.terminate()
+            self.assertEqual((process.wait(PATIENCE_S), process.stderr.read()), (0, b""))
+        after = facts()
+        for (uid, _), name in zip(before, ("/dev/full", "/dev/null")):
+            if ROOT:
+                os.chown(name, uid, -1)
+        self.assertEqual(after, before)
+
+    def test_reopening_fails(self):
+        """The old log goes on when a new one cannot be opened; a job at work is not disturbed."""
+        os.mkdir(self.path("logs"))
+        os.chmod(self.path("logs"), 0o777)
+        self.compiler("while ! [ -e %s ]; do sleep 0.02; done; echo object > $out\n"
+                      % self.path("go"))
+        log = self.path("logs/log")
+        process, port = self.start_with_log(log)
+        with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
+            connection.sendall(pack_request(COMPILE))
+            wait_until(lambda: os.listdir(self.path("jobs")), "the job")
+            os.rename(log, log + ".1")
+            os.mkdir(log)
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: b"cannot reopen" in self.read("logs/log.1"), "a complaint")
+            for child in children_of(process.pid):
+                os.kill(child, signal.SIGHUP)
+            self.write("go", "")
+            self.assertEqual(parse_answer(read_to_end(connection)).object, b"object\n")
+        wait_until(lambda: b"exit 0" in self.read("logs/log.1"), "the job's line")
+        self.check_log(self.read("logs/log.1").decode())
+
+    def test_forgery(self):
+        """Line ends, escapes and odd bytes from the wire reach neither log nor terminal."""
+        daemon = self.serve()
+        line = "\n2030-01-01 00:00:00 distccd[1] info: forged: gcc evil.c: exit 0, 1 bytes in\n"
+        evil = [line, line.replace("\n", "\r"), "\x1b[2J\x1b]0;title\x07", "\x9b31m", "\u2028",
+                "\udcff\udcfe", "\0", "%s%n%d", "\\n", "a" * 100000, "\x7f\x08\x08", "\u202eevil"]
+        for text in evil:
+            for words in (["gcc" + text, "-c", "one.c"], ["gcc", "-c", text + ".c"],
+                          ["gcc", "-c", "one.c", "-D" + text], ["gcc", "-c", "one.c", "-f" + text],
+                          ["gcc", "-c", "one.c", "-x", text], ["gcc", "-c", "one.c", "--x=" + text],
+                          ["gcc", "-c", "one.c", "--param", text], [text], ["gcc", "-c", text],
+                          ["gcc", "-c", "one.c", "-Wa," + text], ["gcc", "-c", "one.c", text]):
+                with self.subTest(words=[word[:50] for word in words]):
+                    answer = ask(daemon, words)
+                    if answer.status >> 8 in range(100, 120):
+                        self.check_refused(answer)
+        for data in (line.encode(), b"DIST" + line.encode(), b"\x1b[2J" * 9):
+            self.check_refused(parse_answer(talk(daemon.port, data)), 109)
+        self.assertFalse([line for line in daemon.log().splitlines() if line.startswith("2030")])
+        self.assertLess(max(map(len, daemon.log().splitlines())), 4000)
+        self.check_serves(daemon)
+
+
+# -------------------------------------------------------------------------------------------
+# Faults around the client: volunteers that close, stall and lie
+# ClientFaultCase Volunteer LyingVolunteerTest UnreachableTest HostWordsTest
+# -------------------------------------------------------------------------------------------
+
+class Volunteer:
+    """A scripted volunteer: script(name) -> (bytes, ending) for a job whose output is `name`.
+
+    It reads the whole request, sends the bytes, and then: "close", "reset", or "stall" until
+    the client leaves. A script that is None leaves the request unread after its first byte.
+    seen: names of the jobs whose answer was sent."""
+
+    def __init__(self, script):
+        """Listen on a free port."""
+        self.script, self.seen = script, []
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self.port = self.listener.getsockname()[1]
+        self.host = "127.0.0.1:%d" % self.port
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        """Serve each connection in a thread until the listener is closed."""
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection):
+        """Serve one connection."""
+        with connection, contextlib.suppress(OSError, ValueError):
+            if self.script is None:
+                connection.recv(1)
+                self.seen.append("a byte")
+                time.sleep(PATIENCE_S)
+            name = read_output_name(connection)
+            data, ending = self.script(name)
+            connection.sendall(data)
+            self.seen.append(name)
+            if ending == "stall":
+                connection.recv(1)
+            elif ending == "reset":
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def close(self):
+        """Listen no more."""
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+def read_output_name(connection):
+    """Read a request to its end; return the word after -o."""
+    words = []
+    with connection.makefile("rb") as stream:
+        while True:
+            header = stream.read(12)
+            body = stream.read(int(header[4:], 16)) if header[:4] in (b"ARGV", b"DOTI") else b""
+            if header[:4] == b"DOTI":
+                return words[words.index(b"-o") + 1].decode()
+            words.append(body)
+
+
+class ClientFaultCase(FaultCase):
+    """A FaultCase with a source, the object that gcc makes of it, and clients."""
+
+    def setUp(self):
+        """A gcc that is a script takes the place of the local compiler: it copies the object."""
+        super().setUp()
+        self.write("one.i", SOURCE_I)
+        self.write("one.c", "int one = 1;\n")
+        made = run(["/usr/bin/gcc", "-c", "one.i", "-o", "local.object"], self.dir)
+        self.assertEqual(made.status, 0, made)
+        self.compiler('case "$args" in *" -E "*) exec /usr/bin/gcc $args;; esac\n'
+                      "exec cp %s $out\n" % self.path("local.object"))
+        self.local = self.read("local.object")
+
+    def volunteer(self, script):
+        """Start a Volunteer that ends with the test."""
+        volunteer = Volunteer(script)
+        self.addCleanup(volunteer.close)
+        return volunteer
+
+    def client_environment(self, hosts, **changes):
+        """Return the environment of a client that may compile here, and forgets faults at once."""
+        settings = {"PATH": self.path("bin") + ":" + os.environ["PATH"], "DISTCC_FALLBACK": "1",
+                    "DISTCC_BACKOFF_PERIOD": "0"}
+        settings.update(changes)
+        return self.environment(hosts, **settings)
+
+    def compile(self, name, hosts, source="one.i", **changes):
+        """Have distcc.py compile into the file `name`; return its Result."""
+        result = run([CLIENT, "gcc", "-c", source, "-o", name], self.dir,
+                     self.client_environment(hosts, **changes))
+        self.assertNotIn(b"Traceback", result.stderr)
+        return result
+
+    def warnings(self, result):
+        """Return the lines of the client's own; there must be no others in its messages."""
+        lines = result.stderr.decode().splitlines()
+        found = [re.match(r"distcc\[\d+\] (.*)", line) for line in lines]
+        self.assertTrue(all(found), result)
+        return [match.group(1) for match in found]
+
+    def check_made_here(self, name, result, host, source="one.i"):
+        """Check: status 0, the local object, one warning with file, host and reason."""
+        self.assertEqual((result.status, result.stdout), (0, b""), result)
+        self.assertTrue(self.read(name) == self.local)
+        warnings = self.warnings(result)
+        self.assertEqual(len(warnings), 1, result)
+        self.assertRegex(warnings[0], r"^warning: %s: %s: .{8,}; running it here$"
+                         % (re.escape(source), re.escape(host)))
+
+    def check_failed(self, name, result, codes, host, source="one.i"):
+        """Check: one of these codes, no object, one line with file, host and reason."""
+        self.assertIn(result.status, codes, result)
+        self.assertFalse(os.path.exists(self.path(name)))
+        self.assertRegex(self.warnings(result)[-1], r"^error: %s: %s: .{8,}"
+                         % (re.escape(source), re.escape(host)))
+        self.assertEqual((len(self.warnings(result)), result.stdout), (1, b""), result)
+
+    def check_nothing_left(self):
+        """Check that no draft is left, no working file, and no slot held."""
+        self.assertEqual([name for name in os.listdir(self.dir) if name.startswith(".")], [])
+        for name in os.listdir(self.tmp):
+            self.assertRegex(name, r"^distcc-\d+$")
+            for lock in os.listdir(os.path.join(self.tmp, name)):
+                path = os.path.join(self.tmp, name, lock)
+                if lock != "speeds":
+                    self.assertEqual(os.path.getsize(path), 0, lock)
+                with open(path) as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class LyingVolunteerTest(ClientFaultCase):
+    """Whatever a volunteer does to its reply: the local object and one warning, or, where that
+    is forbidden, the right exit code and no object."""
+
+    REPLY = pack_answer(0, b"!\n", b"", b"object")
+
+    def run_scripts(self, rows, width, **changes):
+        """Run a client for each row (data, ending) with and without leave to compile here;
+        yield (row, name, result, result where it is forbidden)."""
+        volunteer = self.volunteer(lambda name: rows[int(name.partition("-")[0])])
+        self.host = volunteer.host
+
+        def compile_row(job):
+            return self.compile(job[0], volunteer.host + "/900", DISTCC_FALLBACK=job[1], **changes)
+        jobs = [("%d-%s.o" % (number, fallback), fallback)
+                for number in range(len(rows)) for fallback in "10"]
+        results = side_by_side(compile_row, jobs, width)
+        for number, row in enumerate(rows):
+            yield row, "%d-%%s.o" % number, results[2 * number], results[2 * number + 1]
+        self.check_nothing_left()
+
+    def check_rows(self, rows, codes, width=4, **changes):
+        """Check that each row is a fault with one of these codes."""
+        count = 0
+        for row, name, here, nowhere in self.run_scripts(rows, width, **changes):
+            with self.subTest(row=row):
+                self.check_made_here(name % "1", here, self.host)
+                self.check_failed(name % "0", nowhere, codes, self.host)
+            count += 1
+        self.assertEqual(count, len(rows))
+
+    def test_good_reply(self):
+        """The reply from which all the others are made is good."""
+        for row, name, here, nowhere in self.run_scripts([(self.REPLY, "close")], 1):
+            for result, fallback in ((here, "1"), (nowhere, "0")):
+                self.assertEqual((result.status, result.stderr), (0, b"!\n"), result)
+                self.assertEqual(self.read(name % fallback), b"object")
+
+    def test_closes(self):
+        """After each byte of a reply."""
+        self.check_rows([(self.REPLY[:length], "close") for length in range(len(self.REPLY))],
+                        [108])
+
+    def test_resets(self):
+        """The same with a reset, which can overtake what was sent."""
+        self.check_rows([(self.REPLY[:length], "reset")
+                         for length in range(0, len(self.REPLY), 5)], [108])
+
+    def test_stalls(self):
+        """After each byte of a reply: for as long as DISTCC_IO_TIMEOUT, and no longer."""
+        began = time.monotonic()
+        rows = [(self.REPLY[:length], "stall") for length in range(len(self.REPLY))]
+        self.check_rows(rows, [107], 24, DISTCC_IO_TIMEOUT="0.2")
+        self.assertLess(time.monotonic() - began, PATIENCE_S)
+
+    def test_lies(self):
+        """A wrong byte anywhere in a header; wrong versions, tokens, lengths, statuses."""
+        headers = [at for at in range(len(self.REPLY)) if not 36 <= at < 38 and at < 62]
+        rows = [self.REPLY[:at] + b"\xff" + self.REPLY[at + 1:] for at in headers]
+        rows += [self.REPLY[:at] + bytes([self.REPLY[at] ^ 0x20]) + self.REPLY[at + 1:]
+                 for at in headers if not self.REPLY[at:at + 1].isdigit()]
+        rows += [self.REPLY.replace(b"DONE00000001", b"DONE%08x" % version)
+                 for version in (0, 2, 3, 4000, 0xffffffff)]
+        rows += [self.REPLY.replace(b"STAT00000000", b"STAT%08x" % status)
+                 for status in (1, 9, 0x7f, 0x80, 0x100, 0x17f, 0x6400, 0x10000, 0xffffffff)]
+        rows += [pack_answer(status) for status in (0x7f, 0x17f, 0x101, 0x10000, 0x80000000)]
+        for token, least in ((b"SERR00000002", 0), (b"SOUT00000000", 1), (b"DOTO00000006", 0)):
+            rows += [self.REPLY.replace(token, token[:4] + digits)
+                     for digits in (b"%08x" % least, b"%08x" % (least + 1), b"ffffffff",
+                                    b"-0000001", b"+0000001", b"0x000001", b"       1",
+                                    b"0000_001", b"7fffffff", b"00000100")]
+        rows += [self.REPLY + b"x", self.REPLY + self.REPLY, pack_answer(0x100) + b"x",
+                 b"HTTP/1.0 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n" * 9, b"\0" * 999,
+                 pack_request(COMPILE), self.REPLY[::-1], self.REPLY[12:], self.REPLY[:12] * 5]
+        self.check_rows([(row, "close") for row in rows], [108, 109])
+
+    def test_refusals(self):
+        """100 to 119 are distcc's own: the reason is shown, and the code is the exit code."""
+        rows = [(pack_answer(code << 8, b"distccd: no,\nnot\x1b[2J today\n"), "close")
+                for code in range(100, 120)]
+        count = 0
+        for row, name, here, nowhere in self.run_scripts(rows, 4):
+            with self.subTest(code=100 + count):
+                self.check_made_here(name % "1", here, self.host)
+                self.check_failed(name % "0", nowhere, [100 + count], self.host)
+                self.assertIn(b"refused: distccd: no,", here.stderr)
+                self.assertNotIn(b"\x1b", here.stderr + nowhere.stderr)
+            count += 1
+        self.assertEqual(count, 20)
+
+    def test_random_replies(self):
+        """Replies with random changes, by a fixed seed. A reply that another reader finds whole
+        and sound is believed; any other costs a warning and is made good here."""
+        dice = random.Random(4200)
+        replies = [mutate(dice, dice.choice([
+            pack_answer(0, b"one.c:1: warning: it is\n" * 2, b"", b"object" * 20),
+            pack_answer(0x100, b"one.c:1:1: error: it is not\n" * 4), self.REPLY,
+            pack_answer(9, b"one.c:1: note\n"), pack_answer(0x6e00, b"distccd: none\n")]))
+            for _ in range(150)]
+        believed = refused = 0
+        for (data, _), name, here, nowhere in self.run_scripts(
+                [(reply, "close") for reply in replies], 4):
+            with self.subTest(data=data):
+                try:
+                    answer = parse_answer(data)
+                except ValueError:
+                    answer = None
+                if answer is None or answer.status >> 8 in range(100, 120):
+                    refused += 1
+                    self.check_made_here(name % "1", here, self.host)
+                    self.check_failed(name % "0", nowhere, range(100, 120), self.host)
+                    continue
+                believed += 1
+                signalled = answer.status & 0x7f
+                status = 128 + signalled if signalled else answer.status >> 8
+                for result, fallback in ((here, "1"), (nowhere, "0")):
+                    self.assertEqual((result.status, result.stderr, result.stdout),
+                                     (status, answer.messages, answer.output))
+                    self.assertEqual(os.path.exists(self.path(name % fallback)), status == 0)
+        self.assertGreater(min(believed, refused), 10, (believed, refused))
+
+
+def mutate(dice, data):
+    """Return data with up to three random changes: bytes changed, lost, doubled, cut off."""
+    data = bytearray(data)
+    for _ in range(dice.choice([1, 1, 2, 3])):
+        at = dice.randrange(len(data) + 1)
+        kind = dice.randrange(7)
+        if kind == 0:
+            data[at:at + 1] = bytes([dice.randrange(256)])
+        elif kind == 1:
+            del data[at:at + dice.randint(1, 12)]
+        elif kind == 2:
+            data[at:at] = bytes(dice.randrange(256) for _ in range(dice.randint(1, 12)))
+        elif kind == 3:
+            del data[at:]
+        elif kind == 4:
+            data[at:at] = data[at:at + 12]
+        elif kind == 5:
+            data[at:at + 1] = dice.choice([b"0", b"1", b"f", b"F", b"\n", b"\0"])
+        elif at < len(data):
+            data[at] ^= 1 << dice.randrange(8)
+    return bytes(data)
+
+
+class RandomRequestsTest(FaultCase):
+    """Requests with random changes, by a fixed seed."""
+
+    def test_random_requests(self):
+        """Each is answered with a whole reply, or closed if nothing came; the daemon serves on."""
+        self.compiler("cat > /dev/null; echo object > $out\n")
+        daemon = self.serve("--jobs", "2", DISTCCD_SILENCE_TIMEOUT="0.3")
+        good = pack_request("gcc -O2 -Wall -g -DX=1 -fPIC -c one.c -o one.o".split())
+        dice = random.Random(4200)
+        requests = [mutate(dice, good) for _ in range(500)]
+        answers = side_by_side(lambda request: talk(daemon.port, request), requests, 12)
+        codes = collections.Counter()
+        for request, data in zip(requests, answers):
+            with self.subTest(request=request):
+                answer = parse_answer(data)
+                codes[answer.status >> 8] += 1
+                if answer.status:
+                    self.check_refused(answer, 101, 107, 108, 109, 110)
+                else:
+                    self.assertEqual(answer.object, b"object\n")
+        self.assertTrue({0, 101, 107, 109} <= set(codes), codes)
+        self.check_serves(daemon)
+
+
+class UnreachableTest(ClientFaultCase):
+    """Volunteers that cannot be reached, or do not take what they are sent."""
+
+    def swallowing_port(self):
+        """Return a port whose listener has a full backlog: the kernel drops what comes."""
+        listener = socket.socket()
+        self.addCleanup(listener.close)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = socket.socket()
+            self.addCleanup(filler.close)
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        return listener.getsockname()[1]
+
+    def test_refused_swallowed_unread(self):
+        """A port without a listener, packets that vanish, a request that nobody reads."""
+        closed = socket.socket()
+        self.addCleanup(closed.close)
+        closed.bind(("127.0.0.1", 0))
+        self.write("large.i", SOURCE_I + b"/*%s*/\n" % (b"x" * 20000000))
+        rows = [("127.0.0.1:%d" % closed.getsockname()[1], "one.i", 103),
+                ("127.0.0.1:%d" % self.swallowing_port(), "one.i", 103),
+                (self.volunteer(None).host, "large.i", 107),
+                (self.volunteer(None).host, "one.i", 107)]
+
+        def compile_row(job):
+            (host, source, code), fallback = job
+            name = "%d-%s.o" % (rows.index(job[0]), fallback)
+            began = time.monotonic()
+            result = self.compile(name, host, source, DISTCC_FALLBACK=fallback,
+                                  DISTCC_IO_TIMEOUT="0.3")
+            return name, result, time.monotonic() - began
+        jobs = [(row, fallback) for row in rows for fallback in "10"]
+        for (row, fallback), (name, result, seconds) in zip(jobs, side_by_side(compile_row, jobs,
+                                                                               8)):
+            with self.subTest(row=row, fallback=fallback):
+                if fallback == "1":
+                    self.check_made_here(name, result, row[0], row[1])
+                else:
+                    self.check_failed(name, result, [row[2]], row[0], row[1])
+                self.assertLess(seconds, 20)
+        self.check_nothing_left()
+
+    def test_several_at_fault(self):
+        """A host that cannot be reached costs a word; the next one does the job."""
+        closed = socket.socket()
+        self.addCleanup(closed.close)
+        closed.bind(("127.0.0.1", 0))
+        dead = "127.0.0.1:%d" % closed.getsockname()[1]
+        alive = self.volunteer(lambda name: (pack_answer(text=b"from there"), "close"))
+        result = self.compile("one.o", dead + " " + alive.host, DISTCC_FALLBACK="0",
+                              DISTCC_BACKOFF_PERIOD="60")
+        self.assertEqual(result.status, 0, result)
+        self.assertRegex(self.warnings(result)[0], "^warning: one.i: %s: cannot connect" % dead)
+        self.assertEqual(self.read("one.o"), b"from there")
+        self.check_nothing_left()
+
+
+class HostWordsTest(ClientFaultCase):
+    """Host lists with words that mean nothing."""
+
+    WORDS = """a:b a:0 a:65536 a:-1 a:+1 a:1:2 a:1_0 a/0 a/-1 a/x a/ a/1/2 /4 :4200 a//4 a:4200/4,lzo
+        ::1 [::1 ::1] []:1 [::1]x [::1]:x [x]:1 fe80::1:4200 user@host @host a,lzo a:1,cpp --randomize
+        -x a:99999999999999999999 a/1001 a/99999999999999999999 a\x1b[2J:x \xe4\xf6.example:x
+        localhost:1 localhost/0 a!b a;b a$b a`b a*b a?b a\\b a"b a'b http://a/ +zeroconf ../../x ~""" \
+        .split() + ["x" * 300, "x" * 100000 + ":x", "/".join("abc")]
+
+    def test_malformed_words(self):
+        """Alone: the job runs here, the word is named. Among good ones: left out, and named."""
+        good = self.volunteer(lambda name: (pack_answer(text=b"from there"), "close"))
+
+        def compile_word(number):
+            word = self.WORDS[number]
+            return (self.compile("%d-a.o" % number, word),
+                    self.compile("%d-b.o" % number, word, DISTCC_FALLBACK="0"),
+                    self.compile("%d-c.o" % number, "%s %s/900" % (word, good.host)))
+        for number, results in enumerate(side_by_side(compile_word, range(len(self.WORDS)), 4)):
+            word = self.WORDS[number]
+            with self.subTest(word=word[:50]):
+                here, nowhere, there = results
+                self.assertEqual([result.status for result in results], [0, 106, 0], results)
+                self.assertTrue(self.read("%d-a.o" % number) == self.local)
+                self.assertFalse(os.path.exists(self.path("%d-b.o" % number)))
+                self.assertEqual(self.read("%d-c.o" % number), b"from there")
+                for result in results:
+                    named = self.warnings(result)[0]
+                    if word.isascii() and word.isprintable():
+                        self.assertIn(word[:90], named)
+                    self.assertRegex(named, r"^warning: host list: .* is ignored: .{5,}$")
+                    self.assertNotIn(b"\x1b", result.stderr)
+                self.assertEqual([len(self.warnings(result)) for result in results], [2, 2, 1])
+        self.check_nothing_left()
+
+
+# -------------------------------------------------------------------------------------------
+# Faults around the client: its directories, its disks, and signals at each stage
+# DirectoryFaultTest SignalTest
+# -------------------------------------------------------------------------------------------
+
+class DirectoryFaultTest(ClientFaultCase):
+    """TMPDIR and the output's directory, in every bad state."""
+
+    def setUp(self):
+        """Start a daemon, and find out as whom an unprivileged client runs."""
+        super().setUp()
+        self.good = self.serve(PATH=os.environ["PATH"])
+        self.user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if ROOT else []
+
+    def compile_as_user(self, output, source="one.c", hosts=None, **changes):
+        """Compile as a user who may not write everywhere; return the Result."""
+        result = run(self.user + [CLIENT, "gcc", "-c", source, "-o", output], self.dir,
+                     self.client_environment(hosts or self.good.host, **changes))
+        self.assertNotIn(b"Traceback", result.stderr)
+        return result
+
+    def test_temporary_directory(self):
+        """Each ends with the local object and one warning, or with 107 where that is forbidden;
+        a directory that lies in wait gets no file and keeps its mode."""
+        uid = 65534 if ROOT else os.geteuid()
+        trap = self.path("trap")
+        os.mkdir(trap)
+        os.chmod(trap, 0o777)
+
+        def place(name, action):
+            directory = self.path(name)
+            os.mkdir(directory)
+            os.chmod(directory, 0o1777)
+            action(os.path.join(directory, "distcc-%d" % uid))
+            return directory
+
+        def of_another(path):
+            os.mkdir(path)
+            os.chmod(path, 0o777)
+        full = self.small_disk("full", "64k")
+        fill_disk(full)
+        read_only = self.small_disk("read-only", "64k")
+        self.assertEqual(run(["mount", "-o", "remount,ro", read_only]).status, 0)
+        rows = [("missing", self.path("bin/missing/deep")), ("read-only", read_only),
+                ("unwritable", self.path("bin")), ("file", self.path("one.i")), ("full", full),
+                ("link to a directory", place("link", lambda path: os.symlink(trap, path))),
+                ("link to nothing", place("dangling", lambda path: os.symlink("/x/y", path))),
+                ("link to a file", place("filed", lambda path: os.symlink("/etc/passwd", path))),
+                ("of another", place("another", of_another)),
+                ("pipe", place("pipe", os.mkfifo)), ("nowhere", "/dev/null/x"),
+                ("relative", "no/such"), ("too long", "/" + "x" * 5000)]
+        for number, (title, directory) in enumerate(rows):
+            with self.subTest(title):
+                name = "open/%d.o" % number
+                result = self.compile_as_user(name, TMPDIR=directory)
+                self.assertEqual(result.status, 0, result)
+                self.assertTrue(self.read(name) == self.local)
+                warnings = self.warnings(result)
+                self.assertEqual(len(warnings), 1, result)
+                self.assertRegex(warnings[0], r"^warning: one\.c: .*; running it here$")
+                name = "open/%d-forbidden.o" % number
+                result = self.compile_as_user(name, TMPDIR=directory, DISTCC_FALLBACK="0")
+                self.assertEqual(result.status, 107, result)
+                self.assertFalse(os.path.exists(self.path(name)))
+        self.assertEqual((os.listdir(trap), os.stat(trap).st_mode & 0o777), ([], 0o777))
+        self.assertEqual([name for name in os.listdir(self.path("open")) if name[0] == "."], [])
+
+    def test_output_disk_full(self):
+        """gcc itself cannot write there either: its status and messages, no object, no draft."""
+        self.compiler("exec /usr/bin/gcc $args\n")
+        disk = self.small_disk("disk", "64k")
+        self.write("large.c", "int large[200000] = { 1 };\n")
+        for old in (None, b"the old object"):
+            with self.subTest(old=old):
+                statuses = []
+                for argv in ([CLIENT, "gcc"], ["/usr/bin/gcc"]):
+                    if old:
+                        self.write("disk/large.o", old)
+                    result = run(argv + ["-c", "large.c", "-o", "disk/large.o"], self.dir,
+                                 self.client_environment(self.good.host))
+                    left = self.read("disk/large.o") if os.listdir(disk) else None
+                    statuses.append((result.status, left, os.listdir(disk)))
+                    self.assertIn(b"No space left on device", result.stderr)
+                self.assertEqual(statuses[0], statuses[1])
+                self.assertNotEqual(statuses[0][0], 0)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(disk, "large.o"))
+        result = self.compile_as_user("disk/one.o")
+        self.assertEqual((result.status, os.listdir(disk)), (0, ["one.o"]))
+
+    def test_output_directory(self):
+        """Read-only, missing, a file; an output that is a directory, a pipe, a dangling link."""
+        self.compiler("exec /usr/bin/gcc $args\n")
+        read_only = self.small_disk("read-only", "64k")
+        self.write("read-only/old.o", "old")
+        self.assertEqual(run(["mount", "-o", "remount,ro", read_only]).status, 0)
+        os.mkdir(self.path("open/directory.o"))
+        os.mkdir(self.path("closed"))
+        for output in ("read-only/one.o", "read-only/old.o", "missing/one.o", "one.i/one.o",
+                       "open/directory.o", "closed/one.o", "/dev/full", "open/" + "x" * 300):
+            with self.subTest(output=output[:30]):
+                plain = run(self.user + ["/usr/bin/gcc", "-c", "one.c", "-o", output], self.dir,
+                            changed_environment({"TMPDIR": "/tmp"}))
+                result = self.compile_as_user(output, TMPDIR=self.path("open"))
+                self.assertEqual(result.status, plain.status, result)
+                self.assertEqual(self.warnings(result) if not plain.status else [], [])
+        self.assertEqual(self.read("read-only/old.o"), b"old")
+        names = [name for name in os.listdir(self.path("open")) if "distcc-" not in name]
+        self.assertEqual(names, ["directory.o"])
+
+
+class SignalTest(ClientFaultCase):
+    """A client that a signal ends dies of it, and leaves nothing: at each stage."""
+
+    OBJECT = b"object" * 1000
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
+
+    def start_client(self, name, hosts, source):
+        """Start a client; return the process."""
+        process = subprocess.Popen(
+            [CLIENT, "gcc", "-c", source, "-o", name], cwd=self.dir, stderr=subprocess.PIPE,
+            env=self.client_environment(hosts, PATH=self.path("slow") + ":" + os.environ["PATH"]),
+            stdin=subprocess.DEVNULL, start_new_session=True)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        return process
+
+    def draft_of(self, name):
+        """Return the path of the file in which an object grows."""
+        return self.path(".distcc-" + name)
+
+    def sends_to(self, port):
+        """Tell whether bytes wait to be sent to a port, and whether a connection is begun."""
+        with open("/proc/net/tcp") as stream:
+            rows = [line.split() for line in stream]
+        rows = [row for row in rows if row[2].endswith(":%04X" % port)]
+        return (any(int(row[4].partition(":")[0], 16) for row in rows if row[3] == "01"),
+                any(row[3] == "02" for row in rows))
+
+    def stages(self):
+        """Return rows (stage, hosts, source, reached): reached(name, process) tells whether the
+        client has got there."""
+        self.write("large.i", SOURCE_I + b"/*%s*/\n" % (b"x" * 20000000))
+        unread, unanswered = self.volunteer(None), self.volunteer(lambda name: (b"", "stall"))
+        half = self.volunteer(lambda name: (pack_answer(text=self.OBJECT)[:3060], "stall"))
+        busy = self.volunteer(lambda name: (b"", "stall"))
+        swallowing = UnreachableTest.swallowing_port(self)
+        holder = self.start_client("holder.o", busy.host + "/1", "one.i")
+        wait_until(lambda: busy.seen, "the holder of the slot")
+        self.addCleanup(holder.kill)
+        locks = os.path.join(self.tmp, "distcc-%d" % os.geteuid())
+
+        def waits_for_slot(name, process):
+            """It holds the queue's lock, or waits for it."""
+            with open("/proc/locks") as stream:
+                return any(" %d " % process.pid in line and
+                           line.split()[-3].endswith(":%d" % os.stat(locks + "/queue").st_ino)
+                           for line in stream)
+
+        def preprocesses(name, process):
+            return os.path.exists(self.path("pids-%d" % process.pid))
+
+        def receives(name, process):
+            return os.path.exists(self.draft_of(name)) \
+                and os.path.getsize(self.draft_of(name)) == 3000
+        return [("waiting for a slot", busy.host + "/1", "one.i", waits_for_slot),
+                ("preprocessing", unanswered.host + "/90", "one.c", preprocesses),
+                ("connecting", "127.0.0.1:%d/90" % swallowing, "one.i",
+                 lambda name, process: self.sends_to(swallowing)[1]),
+                ("sending", unread.host + "/90", "large.i",
+                 lambda name, process: self.sends_to(unread.port)[0]),
+                ("waiting for the reply", unanswered.host + "/90", "one.i",
+                 lambda name, process: name in unanswered.seen),
+                ("receiving", half.host + "/90", "one.i", receives)]
+
+    def interrupt(self, title, number, hosts, source, reached):
+        """Bring a client to a stage, send it a signal, and check what is left."""
+        name = "%s-%d.o" % (title.replace(" ", "-"), number)
+        process = self.start_client(name, hosts, source)
+        wait_until(lambda: reached(name, process) or process.poll() is not None, title, 20)
+        began = time.monotonic()
+        process.send_signal(number)
+        stderr = process.communicate(timeout=PATIENCE_S)[1]
+        self.assertEqual((process.returncode, stderr), (-number, b""))
+        self.assertLess(time.monotonic() - began, 3)
+        self.assertFalse(os.path.exists(self.path(name)))
+        pids = self.path("pids-%d" % process.pid)
+        if os.path.exists(pids):
+            with open(pids) as stream:
+                pids = list(map(int, stream.read().split()))
+            if number == signal.SIGKILL:        # nobody was left to end them: they end by themselves
+                os.killpg(pids[0], signal.SIGKILL)
+            wait_until(lambda: all(map(is_gone, pids)), "the preprocessor's end", 2)
+        drafts = os.listdir(self.dir).count(os.path.basename(self.draft_of(name)))
+        self.assertEqual(drafts, int(number == signal.SIGKILL and title == "receiving"))
+
+    def test_signals(self):
+        """Death by the same signal, no object, no file, no process, no slot; and after a kill
+        that cannot be caught the next run tidies up."""
+        self.write("slow/gcc", "#!/bin/sh\nsleep 1000 &\necho $$ $! > %s/t-$$\n"
+                   "mv %s/t-$$ %s/pids-$PPID\nwait\n" % ((self.path("open"),) * 2 + (self.dir,)))
+        os.chmod(self.path("slow/gcc"), 0o755)
+        stages = self.stages()
+        for title, hosts, source, reached in stages:
+            if title in ("connecting", "sending", "waiting for a slot"):
+                rows = [[number] for number in self.SIGNALS]    # seen by what there is one of
+            else:
+                rows = [self.SIGNALS]
+            for numbers in rows:
+                def interrupt(number):
+                    with self.subTest(stage=title, signal=number):
+                        self.interrupt(title, number, hosts, source, reached)
+                side_by_side(interrupt, numbers, 4)
+        good = self.volunteer(lambda name: (pack_answer(text=b"from there"), "close"))
+        result = self.compile("receiving-9.o", good.host, DISTCC_FALLBACK="0")
+        self.assertEqual((result.status, result.stderr), (0, b""))
+        self.assertEqual(self.read("receiving-9.o"), b"from there")
+
+    def test_nothing_is_left(self):
+        """After all of it no lock is held and no working file has a name."""
+        half = self.volunteer(lambda name: (pack_answer(text=self.OBJECT)[:3060], "stall"))
+        for number in self.SIGNALS:
+            process = self.start_client("one.o", half.host + "/1", "one.i")
+            wait_until(lambda: os.path.exists(self.draft_of("one.o"))
+                       and os.path.getsize(self.draft_of("one.o")) == 3000, "half an object")
+            process.send_signal(number)
+            process.communicate()
+        os.unlink(self.draft_of("one.o"))       # what the last one, killed, may leave
+        self.check_nothing_left()
+
+
+# ---------------------------------------------------------------------------------------------
+# Benchmark: `python3 test_distcc.py bench [--sources DIR] [--quick] [SECTION...]`; no unittest
+# ---------------------------------------------------------------------------------------------
+#
+# One table: a line a figure, with distcc.py and distccd.py ("ours"), C distcc where it is
+# installed, and the baseline that the line names in [brackets]: plain gcc, bare python3, the
+# ideal time of a schedule. A target, where there is one, is named and judged on the line.
+#
+# How the figures are kept honest:
+# - the contenders take turns (A B A B ...), so that a busy minute hurts both;
+# - CPU is what wait4() reports: the client and every child that it waited for;
+# - the least of several runs counts: noise only ever adds;
+# - remote jobs run with DISTCC_FALLBACK=0: a compile that quietly ran here would flatter.
+
+
+BENCH_HERE = os.path.dirname(os.path.abspath(__file__))
+ROW_FORMAT = "%-51s %8s %8s %8s %6s  %s"
+RUN_LIMIT_S = 120                       # a single program that takes longer is taken for hung
+HUGE_MB = 100                           # the preprocessed file that the client must not hold
+JOB_SOURCE_MB = 20                      # the one that the daemon's job may hold once
+
+Contender = collections.namedtuple("Contender", "label client")   # label: "ours" or "C distcc"
+Cost = collections.namedtuple("Cost", "cpu_s wall_s")
+
+
+class BenchFailure(Exception):
+    """A figure could not be measured; the section is given up and the next one begins."""
+
+
+class BenchRun:
+    """What one run owns and gives back at its end: a directory, processes, volunteers."""
+
+    def __init__(self, options):
+        self.options = options
+        self.quick = options.quick
+        self.top = tempfile.mkdtemp(prefix="distcc-bench-")
+        os.chmod(self.top, 0o755)       # daemons started by root become somebody else
+        self.processes = []
+        self.farms = []
+        self.daemons = {}               # label -> (process, port)
+        self.contenders = [Contender("ours", options.client)]
+        if find_c_distcc():
+            self.contenders.append(Contender("C distcc", find_c_distcc()))
+
+    def directory(self, name, mode=0o755):
+        """Make (once) a directory of this run."""
+        path = os.path.join(self.top, name)
+        os.makedirs(path, exist_ok=True)
+        os.chmod(path, mode)
+        return path
+
+    def start(self, argv, env, cwd=None, log=subprocess.DEVNULL):
+        """Start a program in a session of its own, so that it can be ended with its children."""
+        process = subprocess.Popen(argv, env=env, cwd=cwd or self.top, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
+        self.processes.append(process)
+        return process
+
+    def close(self):
+        """End every program, stop every volunteer, remove the directory."""
+        for process in self.processes:
+            end_session(process, signal.SIGTERM)
+        for process in self.processes:
+            end_session(process, signal.SIGKILL, patience_s=2)
+        for farm in self.farms:
+            farm.stop()
+        shutil.rmtree(self.top, ignore_errors=True)
+
+
+def end_session(process, signum, patience_s=0.0):
+    """Send a signal to a program and its children unless it ended (within the patience)."""
+    try:
+        if process.returncode is None:
+            process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signum)  # not yet waited for, so the number is still its own
+        if signum == signal.SIGKILL:
+            process.wait()
+
+
+def find_c_distcc():
+    """The path of C distcc's client, or None; distcc.py may be installed under that name."""
+    path = shutil.which("distcc", path=bench_path())
+    if not path or not shutil.which("distccd", path=bench_path()):
+        return None
+    with open(path, "rb") as program:
+        return None if program.read(2) == b"#!" else path
+
+
+def bench_path():
+    """PATH without the directories where compilers' names lead to distcc."""
+    entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(e for e in entries if e and "distcc" not in e)
+
+
+def bench_env(run, label="", hosts=""):
+    """A clean environment; with hosts, that of a client whose jobs must run on them."""
+    env = {"PATH": bench_path(), "HOME": run.top, "LANG": "C.UTF-8",
+           "TMPDIR": run.directory("tmp", 0o1777)}
+    if hosts:
+        env.update(DISTCC_HOSTS=hosts, DISTCC_FALLBACK="0", DISTCC_VERBOSE="0",
+                   DISTCC_DIR=run.directory("state-" + label.replace(" ", "-")))
+    return env
+
+
+# --- measuring ---
+
+def wait_measured(process, started, limit_s=RUN_LIMIT_S):
+    """Wait for a program; its Cost and exit status. A hung one is killed at the limit."""
+    killer = threading.Timer(limit_s, os.killpg, (process.pid, signal.SIGKILL))
+    killer.start()
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    finally:
+        killer.cancel()
+    wall_s = time.perf_counter() - started
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+    process.returncode = code           # or Popen would wait for it again
+    return Cost(usage.ru_utime + usage.ru_stime, wall_s), code
+
+
+def measure(run, argv, env, cwd=None, limit_s=RUN_LIMIT_S):
+    """Run a program to its end, which must be a good one; its Cost."""
+    with open(os.path.join(run.top, "stderr"), "w+b") as log:
+        started = time.perf_counter()
+        process = run.start(argv, env, cwd, log)
+        cost, code = wait_measured(process, started, limit_s)
+        run.processes.remove(process)
+        if code != 0:
+            log.seek(0)
+            last = log.read()[-600:].decode(errors="replace").strip()
+            raise BenchFailure("%s: status %d: %s" % (" ".join(argv)[:120], code, last))
+    return cost
+
+
+def best_of(rounds, jobs, budget_s=30.0):
+    """Run all jobs in turn, again and again; the least Cost of each. {key: function}"""
+    best = {}
+    started = time.perf_counter()
+    for done in range(rounds):
+        for key, job in jobs.items():
+            cost = job()
+            best[key] = Cost(*map(min, cost, best.get(key, cost)))
+        if done >= 2 and time.perf_counter() - started > budget_s:
+            break
+    return best
+
+
+def mean_by_label(costs, attribute, scale=1000.0):
+    """From {(label, file): Cost} the mean over the files; {label: number}, in ms by default."""
+    numbers = collections.defaultdict(list)
+    for (label, _), cost in costs.items():
+        numbers[label].append(getattr(cost, attribute) * scale)
+    return {label: sum(values) / len(values) for label, values in numbers.items()}
+
+
+# --- the table ---
+
+def print_header(run):
+    """Say what is measured on what, then name the columns."""
+    gcc = subprocess.run(["gcc", "-dumpfullversion"], env=bench_env(run),
+                         stdout=subprocess.PIPE, universal_newlines=True)
+    others = [c.client for c in run.contenders[1:]] or ["no C distcc here"]
+    print("%s %s, %d CPUs, Python %s, gcc %s; ours: %s; C distcc: %s" % (
+        platform.system(), platform.machine(), os.cpu_count() or 1, platform.python_version(),
+        gcc.stdout.strip(), run.options.client, others[0]))
+    print("[baseline] is what stands in brackets. Least of repeated runs. CPU = user + system.")
+    load = os.getloadavg()[0]
+    if load > 1:
+        print("The machine is busy with something else (load %.1f): expect worse figures." % load)
+    print()
+    print(ROW_FORMAT % ("figure", "ours", "C distcc", "baseline", "ours/C", "target"))
+
+
+def print_section(title):
+    """Head the rows that follow."""
+    print("-- %s" % title, flush=True)
+
+
+def print_row(name, figures, form="%.1f", target="", met=None):
+    """One figure: {"ours": …, "C distcc": …, "baseline": …}; met judges it, given a ratio."""
+    ours, other = figures.get("ours"), figures.get("C distcc")
+    # Differences can come out at or below nothing; a ratio of such says nothing.
+    ratio = round(ours / other, 2) if (ours or 0) > 0 and (other or 0) > 0 else None
+    cells = ["-" if figures.get(k) is None else form % figures[k]
+             for k in ("ours", "C distcc", "baseline")]
+    verdict = ""
+    if met is not None and ours is not None:
+        judged = met(ours, ratio)
+        verdict = "" if judged is None else "  ok" if judged else "  MISSED"
+    print(ROW_FORMAT % (name, *cells, "-" if ratio is None else "%.2f" % ratio,
+                        target + verdict), flush=True)
+
+
+def ratio_at_most(limit):
+    """A judge for print_row: ours/C distcc's; no verdict where there is no C distcc."""
+    return lambda ours, ratio: None if ratio is None else ratio <= limit
+
+
+def at_most(limit):
+    """A judge for print_row: our own figure."""
+    return lambda ours, ratio: ours <= limit
+
+
+# --- daemons ---
+
+def bench_port():
+    """A TCP port of 127.0.0.1 that nobody listens on at the moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def get_daemon(run, label):
+    """The (process, port) of the contender's daemon, started when first asked for."""
+    if label not in run.daemons:
+        run.daemons[label] = start_our_daemon(run) if label == "ours" else start_c_daemon(run)
+    return run.daemons[label]
+
+
+def start_our_daemon(run):
+    """Start distccd.py on a port that it picks and names in its log."""
+    path = os.path.join(run.top, "distccd.py.log")
+    argv = [sys.executable, run.options.daemon, "--no-detach", "--log-stderr", "--port", "0",
+            "--listen", "127.0.0.1", "--jobs", "8"]
+    with open(path, "wb") as log:
+        process = run.start(argv, bench_env(run), log=log)
+    for _ in range(200):
+        with open(path, errors="replace") as log:
+            text = log.read()
+        for line in text.splitlines():
+            if "listening on" in line:
+                return process, int(re.findall(r"\d+", line)[-1])
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise BenchFailure("%s does not listen: %s" % (run.options.daemon, text[-600:]))
+
+
+def start_c_daemon(run):
+    """Start C distccd; it logs nothing of use at its usual level, so try to connect."""
+    port = bench_port()
+    argv = ["distccd", "--no-detach", "--daemon", "--port", str(port), "--listen", "127.0.0.1",
+            "--allow", "127.0.0.0/8", "--log-stderr", "-j", "8", "--enable-tcp-insecure"]
+    with open(os.path.join(run.top, "distccd.log"), "wb") as log:
+        process = run.start(argv, bench_env(run), log=log)
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return process, port
+        except OSError:
+            time.sleep(0.05)
+    raise BenchFailure("C distccd does not listen")
+
+
+def own_hosts(run, label, slots=8):
+    """The host list that has only the contender's own daemon in it."""
+    return "127.0.0.1:%d/%d" % (get_daemon(run, label)[1], slots)
+
+
+# --- simulated volunteers ---
+
+class SimulatedVolunteer:
+    """One machine that takes work/speed seconds a job, and never more jobs than its slots."""
+
+    def __init__(self, slots, speed, work_s):
+        self.slots, self.speed, self.work_s = slots, speed, work_s
+        self.busy = self.served = 0
+        self.port = self.places = None  # both belong to the event loop: see VolunteerFarm
+
+    async def serve(self, reader, writer, answer):
+        """Read a request, wait for a place, work, answer; whoever leaves is forgotten."""
+        try:
+            await skip_request(reader)
+            async with self.places:
+                self.busy += 1
+                await asyncio.sleep(self.work_s / self.speed)
+                self.busy -= 1
+            self.served += 1
+            writer.write(answer)
+            await writer.drain()
+        except (OSError, EOFError, ValueError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+
+async def skip_request(reader):
+    """Read one protocol-1 request to its end without keeping it."""
+    version, count = await read_token(reader, b"DIST"), await read_token(reader, b"ARGC")
+    if version != 1:
+        raise ValueError("protocol %d" % version)
+    for _ in range(count):
+        await reader.readexactly(await read_token(reader, b"ARGV"))
+    left = await read_token(reader, b"DOTI")
+    while left:
+        chunk = await reader.read(min(left, 1 << 18))
+        if not chunk:
+            raise EOFError
+        left -= len(chunk)
+
+
+async def read_token(reader, name):
+    """Read four letters and eight hex digits; the number."""
+    token = await reader.readexactly(12)
+    if token[:4] != name:
+        raise ValueError("%r instead of %r" % (token, name))
+    return int(token[4:], 16)
+
+
+class VolunteerFarm:
+    """Volunteers on ports of 127.0.0.1, all in one thread of this process."""
+
+    def __init__(self, run, volunteers):
+        self.volunteers = volunteers
+        self.answer = done_packet(make_object(run))
+        self.loop = self.ending = None
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.main()), daemon=True)
+        self.thread.start()
+        run.farms.append(self)
+        if not self.ready.wait(10):
+            raise BenchFailure("the simulated volunteers do not start")
+
+    async def main(self):
+        """Serve until stop() is called; asyncio.run then cancels what is still at work."""
+        self.loop, self.ending, servers = asyncio.get_running_loop(), asyncio.Event(), []
+        for volunteer in self.volunteers:
+            volunteer.places = asyncio.Semaphore(volunteer.slots)
+            server = await asyncio.start_server(
+                lambda r, w, v=volunteer: v.serve(r, w, self.answer), "127.0.0.1", 0, backlog=256)
+            volunteer.port = server.sockets[0].getsockname()[1]
+            servers.append(server)
+        self.ready.set()
+        await self.ending.wait()
+        for server in servers:
+            server.close()
+
+    def hosts(self):
+        """The host list, in order."""
+        return " ".join("127.0.0.1:%d/%d" % (v.port, v.slots) for v in self.volunteers)
+
+    def stop(self):
+        """End the thread and with it every connection."""
+        if self.thread.is_alive() and self.loop:
+            self.loop.call_soon_threadsafe(self.ending.set)
+            self.thread.join(5)
+
+
+def done_packet(content):
+    """A whole response: success, no messages, this object."""
+    return b"DONE00000001STAT00000000SERR00000000SOUT00000000DOTO%08x" % len(content) + content
+
+
+def make_object(run):
+    """The bytes of a real, nearly empty object file."""
+    source, target = (os.path.join(run.top, "empty" + suffix) for suffix in (".c", ".o"))
+    write_text(source, "int empty;\n")
+    measure(run, ["gcc", "-c", source, "-o", target], bench_env(run))
+    with open(target, "rb") as file:
+        return file.read()
+
+
+# --- sources ---
+
+def write_text(path, text):
+    """Write a source file that a daemon, who may be another user, could read too."""
+    with open(path, "w") as file:
+        file.write(text)
+    return path
+
+
+C_HEADER = """\
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+typedef struct Value { union { void *p; double n; long i; } u; unsigned char tag; } Value;
+typedef struct Node { Value key, value; struct Node *next; } Node;
+typedef struct State { Value *top, *base; Node *nodes; int size, status; } State;
+#define TAG(v) ((v)->tag)
+#define IS_INT(v) (TAG(v) == 3)
+#define AS_INT(v) ((v)->u.i)
+#define SET_INT(v, x) { Value *v_ = (v); v_->u.i = (x); v_->tag = 3; }
+#define CHECK(s, c) ((c) ? (void)0 : fail((s), #c, __LINE__))
+#define SLOT(s, n) (&(s)->nodes[(n) & ((s)->size - 1)])
+void fail(State *s, const char *what, int line);
+"""
+
+C_FUNCTION = """
+/* Look {n} up along its chain; a new node goes to the front. Comments are a third of the
+   text in the files that this one stands for, so they are here too. */
+static int find_{n}(State *s, const Value *key, Value *result) {{
+  Node *node = SLOT(s, AS_INT(key) + {n});
+  CHECK(s, IS_INT(key));
+  for (; node != NULL; node = node->next) {{
+    if (IS_INT(&node->key) && AS_INT(&node->key) == AS_INT(key)) {{
+      *result = node->value;
+      return 1;
+    }}
+  }}
+  SET_INT(result, {n});
+  return s->status;
+}}
+
+int step_{n}(State *s, int count) {{
+  Value *v = s->base + count, found;
+  char text[64];
+  while (v < s->top && find_{n}(s, v, &found)) {{
+    CHECK(s, AS_INT(&found) != INT_MIN);
+    if (isdigit((unsigned char)text[0])) SET_INT(v, strtol(text, NULL, 10));
+    snprintf(text, sizeof text, "%ld: %s", AS_INT(v), "step {n}");
+    if (strlen(text) > {n} && fabs(v->u.n) > {n}.5) return errno;
+    v++;
+  }}
+  return (int)(v - s->base);
+}}
+"""
+
+CXX_TEXT = """\
+#include <algorithm>
+#include <list>
+#include <map>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+namespace part{n} {{
+struct Entry {{ std::string name; std::vector<int> values; }};
+class Index {{
+ public:
+  void add(const std::string &name, int value) {{
+    Entry &entry = entries_[name];
+    entry.name = name;
+    entry.values.push_back(value);
+    seen_.insert(value);
+  }}
+  std::string show() const {{
+    std::ostringstream out;
+    for (const auto &pair : entries_) {{
+      auto best = std::max_element(pair.second.values.begin(), pair.second.values.end());
+      if (best != pair.second.values.end()) out << pair.first << '=' << *best + {n} << '\\n';
+    }}
+    return out.str();
+  }}
+ private:
+  std::map<std::string, Entry> entries_;
+  std::set<int> seen_;
+}};
+}}
+int run_{n}(const std::list<std::string> &names) {{
+  part{n}::Index index;
+  for (const auto &name : names) index.add(name, static_cast<int>(name.size()));
+  return static_cast<int>(index.show().size());
+}}
+"""
+
+
+def make_sources(run):
+    """Sources like Lua's and like an ordinary C++ project's; {kind: [(compiler…, file)]}."""
+    where = run.directory("sources")
+    write_text(os.path.join(where, "small.h"), C_HEADER + "".join(
+        "int step_%d(State *s, int count);\n" % n for n in range(300)))
+    sources = {"C": [], "C++": []}
+    for file_number in range(2 if run.quick else 4):
+        body = "".join(C_FUNCTION.format(n=file_number * 15 + n) for n in range(15))
+        path = os.path.join(where, "small%d.c" % file_number)
+        write_text(path, '#include "small.h"\n' + body)
+        sources["C"].append((["gcc", "-O1"], path))
+    for file_number in range(1 if run.quick else 2):
+        path = os.path.join(where, "large%d.cc" % file_number)
+        write_text(path, CXX_TEXT.format(n=file_number))
+        sources["C++"].append((["g++", "-std=c++11"], path))
+    return sources
+
+
+def find_sources(run, top):
+    """The same from a directory: a few files, spread evenly, that compile without being built."""
+    sources = {"C": [], "C++": []}
+    headers = ["-I" + os.path.join(top, sub) for sub in ("", "include", "src", "lib")]
+    for directory, _, names in sorted(os.walk(top)):
+        for name in sorted(names):
+            kind = "C" if name.endswith(".c") else "C++"
+            if name.endswith((".c", ".cc", ".cpp", ".cxx")):
+                command = ["gcc" if kind == "C" else "g++", "-O1", "-I" + directory, *headers]
+                sources[kind].append((command, os.path.join(directory, name)))
+    for kind, found in sources.items():
+        usable = [source for source in spread(found, 12) if compiles_plainly(run, *source)]
+        sources[kind] = spread(usable, 4)
+    return sources
+
+
+def spread(items, count):
+    """At most so many of the items, evenly spaced."""
+    count = min(count, len(items))
+    return [items[n * len(items) // count] for n in range(count)]
+
+
+def compiles_plainly(run, command, path):
+    """Whether gcc takes this file with no more help than we can give."""
+    try:
+        measure(run, [*command, "-c", path, "-o", os.path.join(run.top, "probe.o")],
+                bench_env(run))
+        return True
+    except BenchFailure:
+        return False
+
+
+def write_huge(run, name, megabytes):
+    """A C file that stays as large when preprocessed, and that gcc reads quickly."""
+    path = os.path.join(run.top, name)
+    line = 'const char *s%07d = "' + "x" * 960 + '";\n'
+    with open(path, "w") as file:
+        for number in range(megabytes * 1024 * 1024 // len(line % 0)):
+            file.write(line % number)
+    return path
+
+
+# --- section: what one remote compile costs the client ---
+
+def bench_client(run):
+    """CPU and wall time of one remote compile, each client on its own daemon."""
+    print_section("client: one remote compile, ms (mean over the files)")
+    given = run.options.sources
+    sources = find_sources(run, given) if given else make_sources(run)
+    for kind, limit in (("C", 1.30), ("C++", 0.95)):
+        if sources[kind]:
+            bench_client_kind(run, kind, sources[kind], limit)
+
+
+def bench_client_kind(run, kind, sources, limit):
+    """The rows of one language."""
+    jobs, target = {}, os.path.join(run.top, "remote.o")
+    for command, path in sources:
+        for contender in run.contenders:
+            env = bench_env(run, contender.label, own_hosts(run, contender.label))
+            argv = [contender.client, *command, "-c", path, "-o", target]
+            jobs[contender.label, path] = lambda a=argv, e=env: measure(run, a, e)
+        for mode in ("-E", "-c"):
+            argv = [*command, mode, path, "-o", os.path.join(run.top, "plain")]
+            jobs["gcc " + mode, path] = lambda a=argv: measure(run, a, bench_env(run))
+    rounds = (10 if run.quick else 20) if kind == "C" else (5 if run.quick else 10)
+    costs = best_of(rounds, jobs, budget_s=8 if run.quick else 30)
+    cpu, wall = mean_by_label(costs, "cpu_s"), mean_by_label(costs, "wall_s")
+    cpu["baseline"], wall["baseline"] = cpu["gcc -E"], wall["gcc -c"]
+    title = "%s, %d files: " % (kind, len(sources))
+    print_row(title + "client CPU [gcc -E]", cpu, target="<= %.2f x C" % limit,
+              met=ratio_at_most(limit))
+    # The compile itself is most of it, and its time varies by that much.
+    print_row(title + "wall time [gcc -c]", wall, target="<= 1.00 x C (+ 2 %)",
+              met=ratio_at_most(1.02))
+
+
+# --- section: what a local job costs ---
+
+def bench_local(run):
+    """What `distcc.py gcc --version` and a link cost over plain gcc."""
+    print_section("local job: extra over plain gcc, ms [bare python3 -IS -c pass]")
+    program = write_text(os.path.join(run.top, "main.c"), "int main(void) { return 0; }\n")
+    link = ["gcc", program[:-2] + ".o", "-o", program[:-2]]
+    measure(run, ["gcc", "-c", program, "-o", program[:-2] + ".o"], bench_env(run))
+    commands = {"gcc --version": ["gcc", "--version"], "link": link}
+    python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+    jobs = {("baseline", ""): lambda: measure(run, [python, "-IS", "-c", "pass"],
+                                              bench_env(run))}
+    for name, command in commands.items():
+        jobs["gcc", name] = lambda c=command: measure(run, c, bench_env(run))
+        for contender in run.contenders:
+            env = bench_env(run, contender.label, own_hosts(run, contender.label))
+            argv = [contender.client, *command]
+            jobs[contender.label, name] = lambda a=argv, e=env: measure(run, a, e)
+    costs = best_of(15 if run.quick else 40, jobs)
+    for name in commands:
+        for attribute, what in (("cpu_s", "CPU"), ("wall_s", "wall time")):
+            print_local_row(run, costs, name, attribute, what)
+
+
+def print_local_row(run, costs, name, attribute, what):
+    """One figure of a local job, as the difference to plain gcc."""
+    def in_ms(label, key=name):
+        return getattr(costs[label, key], attribute) * 1000
+    figures = {c.label: in_ms(c.label) - in_ms("gcc") for c in run.contenders}
+    figures["baseline"] = in_ms("baseline", "")
+    # "One interpreter start": a bare one, plus half for sh, the module and the exec.
+    print_row("%s: extra %s (gcc alone: %.1f)" % (name, what, in_ms("gcc")), figures,
+              target="one python (<= 1.5)", met=at_most(1.5 * figures["baseline"]))
+
+
+# --- section: growth with the farm ---
+
+def bench_farm(run):
+    """Client CPU with 1 host and with 200, of which the first one serves."""
+    print_section("farm: client CPU of a one-line compile, ms")
+    source = write_text(os.path.join(run.top, "tiny.c"), "int tiny;\n")
+    jobs = {}
+    for contender in run.contenders:
+        port = get_daemon(run, contender.label)[1]
+        for count in (1, 200):
+            hosts = " ".join("127.0.0.%d:%d/4" % (n, port) for n in range(1, count + 1))
+            env = bench_env(run, contender.label, hosts)
+            argv = [contender.client, "gcc", "-c", source, "-o", source + ".o"]
+            jobs[contender.label, count] = lambda a=argv, e=env: measure(run, a, e)
+    costs = best_of(20 if run.quick else 50, jobs)
+    by_count = {count: {c.label: costs[c.label, count].cpu_s * 1000 for c in run.contenders}
+                for count in (1, 200)}
+    print_row("1 host in the list", by_count[1])
+    print_row("200 hosts in the list", by_count[200])
+    growth = {label: by_count[200][label] - by_count[1][label] for label in by_count[1]}
+    print_row("growth", growth, "%.2f", "<= 2 ms", at_most(2.0))
+
+
+# --- section: memory ---
+
+def peak_rss_mb(pid):
+    """The most memory that this process has had (VmHWM), in MB; None without /proc."""
+    try:
+        with open("/proc/%d/status" % pid) as status:
+            found = re.search(r"VmHWM:\s+(\d+)", status.read())
+    except OSError:
+        return None
+    return int(found.group(1)) / 1024 if found else None
+
+
+def child_ids(pid):
+    """The processes whose parent this is."""
+    children = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/stat" % name) as stat:
+                if int(stat.read().rpartition(")")[2].split()[1]) == pid:
+                    children.append(int(name))
+        except OSError:
+            pass                        # it has ended in the meantime
+    return children
+
+
+def watch_peak(list_pids, going):
+    """The largest peak among some processes for as long as going() is true."""
+    peak_mb = None
+    while going():
+        for pid in list_pids():
+            peak_mb = max(filter(None, (peak_mb, peak_rss_mb(pid))), default=None)
+        time.sleep(0.003)
+    return peak_mb
+
+
+def bench_memory(run):
+    """Peak memory of a client, of a waiting daemon, and of a daemon's job."""
+    print_section("memory: peak resident size without the compiler, MB")
+    if not os.path.exists("/proc/self/status"):
+        raise BenchFailure("no /proc here")
+    huge = write_huge(run, "huge.c", HUGE_MB)
+    print_row("client, %d MB preprocessed" % HUGE_MB, {
+        c.label: client_peak_mb(run, c, huge) for c in run.contenders},
+        target="< 40 MB", met=at_most(40))
+    os.unlink(huge)
+    jobs = {c.label: job_peak_mb(run, c.label) for c in run.contenders}
+    print_row("daemon, waiting (after a job)", {
+        c.label: peak_rss_mb(get_daemon(run, c.label)[0].pid) for c in run.contenders},
+        target="< 20 MB", met=at_most(20))
+    print_row("daemon's process for a job of %d MB" % JOB_SOURCE_MB, jobs,
+              target="< %d MB" % (20 + JOB_SOURCE_MB), met=at_most(20 + JOB_SOURCE_MB))
+
+
+def client_peak_mb(run, contender, huge):
+    """Peak memory of one client that sends a huge file to a simulated volunteer."""
+    farm = VolunteerFarm(run, [SimulatedVolunteer(1, 1, 0.2)])
+    argv = [contender.client, "gcc", "-c", huge, "-o", huge + ".o"]
+    with open(os.path.join(run.top, "stderr"), "w+b") as log:
+        process = run.start(argv, bench_env(run, contender.label, farm.hosts()), log=log)
+        peak_mb = watch_peak(lambda: [process.pid], lambda: process.poll() is None)
+        log.seek(0)
+        if process.returncode or farm.volunteers[0].served != 1:
+            raise BenchFailure("huge file not compiled: %r" % log.read()[-600:])
+    farm.stop()
+    return peak_mb
+
+
+def job_peak_mb(run, label):
+    """Peak memory among the daemon's children during a job, the compiler not being one."""
+    daemon, port = get_daemon(run, label)
+    path = write_huge(run, "job.c", JOB_SOURCE_MB)
+    with open(path, "rb") as file:
+        request = request_packet(["gcc", "-c", "job.c", "-o", "job.o"], file.read())
+    os.unlink(path)
+    request_job(port, request_packet(["gcc", "-c", "job.c", "-o", "job.o"], b"int warm;\n"))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(request_job, port, request)
+        peak_mb = watch_peak(lambda: child_ids(daemon.pid), lambda: not answer.done())
+        answer.result()                 # raises what went wrong there
+    return peak_mb
+
+
+# --- section: scheduling on simulated volunteers ---
+
+def bench_schedule(run):
+    """Elapsed time of `make -j64` on eight volunteers of four slots, against the ideal."""
+    print_section("schedule: make -j64, 8 simulated volunteers x 4 slots, s [ideal]")
+    equal, mixed = [1] * 8, [1, 1, 2, 4] * 2
+    bench_schedule_case(run, "160 jobs of 2 s", 160, 2.0, equal, 1.12)
+    if run.quick:
+        bench_schedule_case(run, "192 jobs of 1 s, speeds 1 1 2 4", 192, 1.0, mixed, None)
+    else:
+        bench_schedule_case(run, "160 jobs of 1 s", 160, 1.0, equal, None)
+        bench_schedule_case(run, "192 jobs of 3 s, speeds 1 1 2 4", 192, 3.0, mixed, 1.35)
+
+
+def bench_schedule_case(run, name, jobs, work_s, speeds, limit):
+    """The rows of one case, and which volunteers worked."""
+    ideal_s = jobs * work_s / (4 * sum(speeds))
+    elapsed, notes = {"baseline": ideal_s}, []
+    for contender in run.contenders:
+        farm = VolunteerFarm(run, [SimulatedVolunteer(4, speed, work_s) for speed in speeds])
+        elapsed[contender.label] = make_on_farm(run, contender, farm, jobs, ideal_s)
+        notes.append("%s %s" % (contender.label,
+                                " ".join(str(v.served) for v in farm.volunteers)))
+        farm.stop()
+    print_row(name, elapsed, "%.2f")
+    print_row("  over the ideal", {label: elapsed[label] / ideal_s for label in elapsed},
+              "%.2f x", "<= %.2f x ideal" % limit if limit else "",
+              at_most(limit) if limit else None)
+    print("     jobs on each volunteer: %s" % "; ".join(notes), flush=True)
+
+
+def make_on_farm(run, contender, farm, jobs, ideal_s):
+    """Build one-line sources with make -j64; elapsed seconds. Nothing may have run here."""
+    # A state directory of its own: what was learned of the last volunteers must not help.
+    name = "schedule-%d-%s" % (farm.volunteers[0].port, contender.label.replace(" ", "-"))
+    env = bench_env(run, name, farm.hosts())
+    where = write_project(run, name, jobs, contender.client)
+    cost = measure(run, ["make", "-s", "-j64"], env, where, limit_s=60 + 6 * ideal_s)
+    served = sum(v.served for v in farm.volunteers)
+    if served != jobs:
+        raise BenchFailure("%s: %d of %d jobs were distributed" % (name, served, jobs))
+    return cost.wall_s
+
+
+def write_project(run, name, jobs, *client):
+    """A directory of one-line sources and a makefile that compiles them by way of a client."""
+    where = run.directory("make-" + name)
+    objects = ["x%d.o" % number for number in range(jobs)]
+    for number in range(jobs):
+        write_text(os.path.join(where, "x%d.c" % number), "int x%d;\n" % number)
+    write_text(os.path.join(where, "Makefile"), "all: %s\n%%.o: %%.c\n\t%s -c $< -o $@\n" % (
+        " ".join(objects), " ".join([*client, "gcc"])))
+    return where
+
+
+# --- section: waiting for a slot ---
+
+def bench_waiting(run):
+    """CPU that clients use while they only wait for a slot, beyond their start."""
+    clients, wait_s = (60, 5) if run.quick else (200, 30)
+    print_section("waiting: %d clients, no slot free, CPU ms beyond their start" % clients)
+    if not os.path.exists("/proc/self/schedstat"):
+        raise BenchFailure("no /proc/PID/schedstat here")
+    figures = {}
+    for contender in run.contenders:
+        farm = VolunteerFarm(run, [SimulatedVolunteer(4, 1, 3600.0) for _ in range(8)])
+        figures[contender.label] = waiting_cpu_s(run, contender, farm, clients, wait_s) * 1000
+        farm.stop()
+    # The target is that of the full run; much of the cost does not depend on their number.
+    target, met = ("", None) if run.quick else ("< 2000 ms", at_most(2000))
+    print_row("all of them, waiting %d s" % wait_s, figures, "%.0f", target, met)
+
+
+def waiting_cpu_s(run, contender, farm, count, wait_s):
+    """Fill every slot of silent volunteers, let more clients wait, measure those, kill all."""
+    env = bench_env(run, "waiting-" + contender.label, farm.hosts())
+    where = write_project(run, "waiting", 1)
+    slots = sum(v.slots for v in farm.volunteers)
+    clients = [run.start([contender.client, "gcc", "-c", "x0.c", "-o", "%d.o" % n], env, where)
+               for n in range(slots + count)]
+    await_calm(clients)
+    before_s = own_cpu_s(clients)
+    time.sleep(wait_s)
+    used_s = own_cpu_s(clients) - before_s
+    ended = [c.pid for c in clients if c.poll() is not None]
+    for client in clients:
+        end_session(client, signal.SIGKILL)
+        run.processes.remove(client)
+    if ended or sum(v.busy for v in farm.volunteers) != slots:
+        raise BenchFailure("%d waiting clients ended; %d of %d slots were taken" % (
+            len(ended), sum(v.busy for v in farm.volunteers), slots))
+    return used_s
+
+
+def await_calm(clients, patience_s=20):
+    """Wait until the clients have started: in half a second they used hardly any CPU."""
+    used_s = own_cpu_s(clients)
+    for _ in range(2 * patience_s):
+        time.sleep(0.5)
+        before_s, used_s = used_s, own_cpu_s(clients)
+        if used_s - before_s < 0.0005 * len(clients) or clients[-1].poll() is not None:
+            return
+
+
+def own_cpu_s(processes):
+    """CPU that these processes themselves have used; exact, unlike the ticks in stat."""
+    total_ns = 0
+    for process in processes:
+        try:
+            with open("/proc/%d/schedstat" % process.pid) as schedstat:
+                total_ns += int(schedstat.read().split()[0])
+        except (OSError, IndexError):
+            pass                        # it has ended; waiting_cpu_s complains of that
+    return total_ns / 1e9
+
+
+# --- section: the daemon ---
+
+def request_packet(argv, source):
+    """A whole protocol-1 request."""
+    words = b"".join(b"ARGV%08x" % len(word) + word.encode() for word in argv)
+    return b"DIST00000001ARGC%08x" % len(argv) + words + b"DOTI%08x" % len(source) + source
+
+
+def request_job(port, request):
+    """Send a request, read the response to its end; seconds from connect to the last byte."""
+    started = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", port), RUN_LIMIT_S) as sock:
+        # One small send after the other waits for the peer's delayed acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(request)
+        response = b"".join(iter(lambda: sock.recv(1 << 18), b""))
+    wall_s = time.perf_counter() - started
+    if response[:24] != b"DONE00000001STAT00000000":
+        raise BenchFailure("the daemon on port %d answered %r" % (port, response[:300]))
+    return wall_s
+
+
+def bench_daemon(run):
+    """What a daemon adds to a job, and how many jobs it gets through."""
+    print_section("daemon: time beyond the compiler's own; throughput of make -j8")
+    bench_overhead(run)
+    bench_throughput(run)
+
+
+def bench_overhead(run):
+    """Time of a bare request (no client) for a tiny file, less that of gcc on the same file."""
+    path = write_text(os.path.join(run.top, "tiny.i"), "int tiny;\n")
+    request = request_packet(["gcc", "-c", "tiny.c", "-o", "tiny.o"], b"int tiny;\n")
+    jobs = {("gcc", ""): lambda: measure(run, ["gcc", "-c", path, "-o", path + ".o"],
+                                         bench_env(run))}
+    for contender in run.contenders:
+        port = get_daemon(run, contender.label)[1]
+        jobs[contender.label, ""] = lambda p=port: Cost(0, request_job(p, request))
+    wall = mean_by_label(best_of(50 if run.quick else 150, jobs), "wall_s")
+    gcc_ms = wall.pop("gcc")
+    extra = {label: wall[label] - gcc_ms for label in wall}
+    limit = extra["C distcc"] + 5 if "C distcc" in extra else None
+    print_row("overhead on a job, ms [gcc -c]", dict(extra, baseline=gcc_ms), "%.1f",
+              "<= C + 5 ms", at_most(limit) if limit else None)
+
+
+def bench_throughput(run):
+    """Tiny jobs through both daemons with the same client, in turn."""
+    jobs = 100 if run.quick else 300
+    clients = run.contenders[:1] if run.quick else run.contenders
+    for client in clients:
+        rates = best_rates(run, client, jobs, 1 if run.quick or client.label != "ours" else 2)
+        print_row("%d tiny jobs, jobs/s (client: %s) [gcc]" % (jobs, client.label), rates,
+                  "%.0f", ">= 0.80 x C", lambda _, ratio: ratio and ratio >= 0.8)
+
+
+def best_rates(run, client, jobs, rounds):
+    """Jobs a second through each daemon, and of plain gcc."""
+    def build(*prefix, env):
+        where = write_project(run, "tiny", jobs, *prefix)
+        cost = measure(run, ["make", "-s", "-j8"], env, where)
+        shutil.rmtree(where)
+        return cost
+    builds = {("baseline", ""): lambda: build(env=bench_env(run))}
+    for daemon in run.contenders:
+        env = bench_env(run, client.label, own_hosts(run, daemon.label))
+        builds[daemon.label, ""] = lambda e=env: build(client.client, env=e)
+    wall_s = mean_by_label(best_of(rounds, builds), "wall_s", 1.0)
+    return {label: jobs / seconds for label, seconds in wall_s.items()}
+
+
+# --- the whole run ---
+
+BENCH_SECTIONS = {"client": bench_client, "local": bench_local, "farm": bench_farm,
+                  "memory": bench_memory, "schedule": bench_schedule,
+                  "waiting": bench_waiting, "daemon": bench_daemon}
+
+
+def parse_bench_options(argv):
+    """The command line after `bench`."""
+    parser = argparse.ArgumentParser(
+        prog="test_distcc.py bench",
+        description="Measure distcc.py and distccd.py beside C distcc and plain gcc.")
+    parser.add_argument("sections", nargs="*", metavar="SECTION",
+                        help="only these: %s" % " ".join(BENCH_SECTIONS))
+    parser.add_argument("--sources", metavar="DIR", type=os.path.abspath,
+                        help="compile files of this directory in section client")
+    parser.add_argument("--quick", action="store_true", help="90 s in place of 6 minutes")
+    for name, script in (("client", "distcc.py"), ("daemon", "distccd.py")):
+        parser.add_argument("--" + name, metavar="FILE", type=os.path.abspath,
+                            default=os.path.join(BENCH_HERE, script),
+                            help="measure this in place of " + script)
+    options = parser.parse_args(argv)
+    for section in options.sections:
+        if section not in BENCH_SECTIONS:
+            parser.error("no section %r" % section)
+    return options
+
+
+def bench_main(argv):
+    """Run the chosen sections; status 1 when one could not be measured."""
+    options = parse_bench_options(argv)
+    for tool in ("gcc", "g++", "make"):
+        if not shutil.which(tool, path=bench_path()):
+            sys.exit("bench: no %s in PATH" % tool)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    failed, started = False, time.monotonic()
+    run = BenchRun(options)
+    try:
+        print_header(run)
+        for name in options.sections or BENCH_SECTIONS:
+            try:
+                BENCH_SECTIONS[name](run)
+            except BenchFailure as failure:
+                failed = True
+                print("   not measured: %s" % failure, flush=True)
+    except KeyboardInterrupt:
+        failed = True
+        print("   interrupted", flush=True)
+    finally:
+        run.close()
+    print("-- finished after %.0f s" % (time.monotonic() - started))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["bench"]:
+        sys.exit(bench_main(sys.argv[2:]))
+    unittest.main()

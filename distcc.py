@@ -2,10 +2,14 @@
 ''':'
 # Read by sh: start Python without site and environment (7 ms instead of 11), and load this
 # file as a module, so that its cached bytecode serves (5 ms less for each 1000 lines).
-# /usr/bin/python3 comes first because a version manager's shim may cost 100 ms.
+# /usr/bin/python3 comes first because a version manager's shim may cost 100 ms. SIGINT ends us
+# without a traceback until the client has its own handler.
 python=/usr/bin/python3
 [ -x "$python" ] || python=python3
 exec "$python" -IS -c '
+import _signal
+if _signal.getsignal(2) is _signal.default_int_handler:
+    _signal.signal(2, _signal.SIG_DFL)
 import os, sys
 del sys.argv[0]
 if sys.version_info < (3, 8):
@@ -1470,6 +1474,9 @@ class Preprocessor:
             self.note_inexact()
             self.start()
             good = self.wait() and self.check_text()
+        if not good and not os.fstatvfs(self.text).f_bavail:
+            raise HostFailed(EXIT_IO_ERROR, "%s: no room in TMPDIR for the preprocessed source"
+                             % self.job.source)
         if not good:
             raise RunLocally("the preprocessor failed")
         if self.messages and self.job.is_clang:
@@ -2378,7 +2385,7 @@ LINKED_SUFFIXES = (".o", ".obj", ".a", ".so", ".lo", ".la", ".dylib", ".lib")
 
 def main():
     """Run as the program; does not return."""
-    if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     for descriptor in (0, 1, 2):
         try:

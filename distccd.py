@@ -1383,10 +1383,12 @@ def send_reply(peer, status, messages, output, object_path):
         peer.send(pack_reply(status, messages, output, 0))
         return
     try:
-        fd = os.open(object_path, os.O_RDONLY | os.O_NOFOLLOW)
+        fd = os.open(object_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise Refused(EXIT_DISTCC_FAILED, "the compiler made no output") from None
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Refused(EXIT_DISTCC_FAILED, "the compiler's output is no file")
         size = os.fstat(fd).st_size
         if size > MAX_OBJECT_BYTES:
             raise Refused(EXIT_IO_ERROR, "an object of %d bytes cannot be sent" % size)

@@ -45,6 +45,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CLIENT = os.path.join(HERE, "distcc.py")
 SERVER = os.path.join(HERE, "distccd.py")
 PYTHON = [sys.executable]
+# The client as its start line starts it, but with the interpreter that runs the tests.
+with open(CLIENT, encoding="utf-8") as script:
+    START = re.search(r"-IS -c '\n(.*?)\n'", script.read(), re.S).group(1)
+CLIENT_COMMAND = PYTHON + ["-IS", "-c", START, CLIENT]
 PATIENCE_S = 60                         # longer than anything here takes on a busy machine
 
 
@@ -189,7 +193,7 @@ class Case(unittest.TestCase):
     def distcc(self, *words, hosts="", cwd=None, data=None, **changes):
         """Run distcc.py with these words; return its Result. Keywords in capitals change its
         environment."""
-        return run(PYTHON + [CLIENT] + list(words), cwd or self.dir,
+        return run(CLIENT_COMMAND + list(words), cwd or self.dir,
                    self.environment(hosts, **changes), data)
 
 
@@ -5653,7 +5657,8 @@ class SignalTest(ClientFaultCase):
             [CLIENT, "gcc", "-c", source, "-o", name], cwd=self.dir, stderr=subprocess.PIPE,
             env=self.client_environment(hosts, PATH=self.path("slow") + ":" + os.environ["PATH"]),
             stdin=subprocess.DEVNULL, start_new_session=True)
-        self.addCleanup(process.communicate)
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         return process
 
@@ -5661,13 +5666,12 @@ class SignalTest(ClientFaultCase):
         """Return the path of the file in which an object grows."""
         return self.path(".distcc-" + name)
 
-    def sends_to(self, port):
-        """Tell whether bytes wait to be sent to a port, and whether a connection is begun."""
+    def connections_to(self, port, state):
+        """Return {our end: bytes to be sent} of the connections to a port in this state."""
         with open("/proc/net/tcp") as stream:
             rows = [line.split() for line in stream]
-        rows = [row for row in rows if row[2].endswith(":%04X" % port)]
-        return (any(int(row[4].partition(":")[0], 16) for row in rows if row[3] == "01"),
-                any(row[3] == "02" for row in rows))
+        return {row[1]: int(row[4].partition(":")[0], 16) for row in rows
+                if row[2].endswith(":%04X" % port) and row[3] == state}
 
     def stages(self):
         """Return rows (stage, hosts, source, reached): reached(name, process) tells whether the
@@ -5677,6 +5681,7 @@ class SignalTest(ClientFaultCase):
         half = self.volunteer(lambda name: (pack_answer(text=self.OBJECT)[:3060], "stall"))
         busy = self.volunteer(lambda name: (b"", "stall"))
         swallowing = UnreachableTest.swallowing_port(self)
+        fillers = self.connections_to(swallowing, "02")
         holder = self.start_client("holder.o", busy.host + "/1", "one.i")
         wait_until(lambda: busy.seen, "the holder of the slot")
         self.addCleanup(holder.kill)
@@ -5698,9 +5703,9 @@ class SignalTest(ClientFaultCase):
         return [("waiting for a slot", busy.host + "/1", "one.i", waits_for_slot),
                 ("preprocessing", unanswered.host + "/90", "one.c", preprocesses),
                 ("connecting", "127.0.0.1:%d/90" % swallowing, "one.i",
-                 lambda name, process: self.sends_to(swallowing)[1]),
+                 lambda name, process: set(self.connections_to(swallowing, "02")) - set(fillers)),
                 ("sending", unread.host + "/90", "large.i",
-                 lambda name, process: self.sends_to(unread.port)[0]),
+                 lambda name, process: any(self.connections_to(unread.port, "01").values())),
                 ("waiting for the reply", unanswered.host + "/90", "one.i",
                  lambda name, process: name in unanswered.seen),
                 ("receiving", half.host + "/90", "one.i", receives)]

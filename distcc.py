@@ -524,10 +524,12 @@ class Job:
     dependency_option: "-MD", "-MMD" or ""; dependency_file and dependency_target as given
     wp_dependency: index in `here` of the file named by -Wp,-MD,FILE, or None"""
 
-    def __init__(self, argv):
-        """argv: [compiler, argument, ...], text as os.fsdecode gives it."""
+    def __init__(self, argv, is_clang=False):
+        """argv: [compiler, argument, ...], text as os.fsdecode gives it; is_clang: whether the
+        compiler is clang, or may be."""
         self.argv = argv
         self.compiler = argv[0]
+        self.is_clang = is_clang
         self.source = self.output = self.language = None
         self.next_language = self.given_language = None
         self.x_seen = False
@@ -539,11 +541,6 @@ class Job:
         self.dependency_target = False
         self.wp_dependency = None
         self.architectures = 0
-
-    @property
-    def is_clang(self):
-        """Tell whether the compiler's name says clang."""
-        return "clang" in self.compiler.rpartition("/")[2]
 
     def has_option(self, *beginnings):
         """Tell whether an option that goes to the volunteer begins with one of these."""
@@ -617,11 +614,12 @@ def expand_response_files(words, budget=2000):
     return words
 
 
-def scan(argv):
+def scan(argv, search_path=""):
     """Return the Job that argv asks for; raises RunLocally with the reason that it stays here.
 
-    The compiler is not run, and no file is looked at but @files."""
-    job = Job(argv)
+    The compiler is not run, and no file is looked at but @files, and those in search_path (the
+    text of PATH) where the compiler's name does not tell what it is."""
+    job = Job(argv, may_be_clang(argv[0], search_path))
     words = iter(expand_response_files(argv[1:]))
     for word in words:
         if word == "--":
@@ -635,6 +633,25 @@ def scan(argv):
             job.add_input(word)
     check_job(job)
     return job
+
+
+def may_be_clang(compiler, search_path):
+    """Tell whether a compiler is clang, or cannot be told to be gcc. `cc` may be either: the
+    first link in search_path decides that leads to a telling name (ccache's do not)."""
+    base = compiler.rpartition("/")[2]
+    names = [base]
+    if "/" in compiler:
+        names.append(os.path.realpath(compiler))
+    elif not any(word in base for word in ("gcc", "g++", "clang")):
+        names += [os.path.realpath("%s/%s" % (directory or ".", base))
+                  for directory in search_path.split(":")]
+    for name in names:
+        name = name.rpartition("/")[2]
+        if "clang" in name or sys.platform == "darwin":         # where gcc is a name of clang
+            return True
+        if "gcc" in name or "g++" in name:
+            return False
+    return True
 
 
 def scan_option(job, word, words):
@@ -1347,19 +1364,13 @@ def work_file(environment, suffix):
 OLD_STANDARDS = ("89", "90", "98", "03", "09")
 
 
-def wants_directives_only(job, path, environment):
+def wants_directives_only(job, environment):
     """Tell whether macros may be left to the volunteer, which is cheaper and more exact: gcc
-    alone can, and some warnings need the expanded text or the macros of both sides.
-
-    path: the compiler's file, which tells what `cc` is."""
-    name = job.compiler.rpartition("/")[2]
-    if name in ("cc", "c++"):
-        name = os.path.basename(os.path.realpath(path))
+    alone can, and some warnings need the expanded text or the macros of both sides."""
     strict = job.has_option("-pedantic", "-Wpedantic", "--pedantic")
     modern = any(word.startswith(("-std=c", "-std=iso")) and word[-2:] not in OLD_STANDARDS
                  for word in job.there)
-    return (("gcc" in name or "g++" in name) and "clang" not in name
-            and sys.platform != "darwin"        # where gcc is a name of clang
+    return (not job.is_clang
             and job.language != "assembler-with-cpp" and (modern or not strict)
             and not job.has_option("-Wunused-macros", "-fopenmp")
             and environment.get("DISTCC_DIRECTIVES_ONLY") != "0")
@@ -1385,7 +1396,7 @@ class Preprocessor:
         if job.language in PREPROCESSED_LANGUAGES:
             self.text = open_preprocessed(job, environment)
             return
-        self.directives_only = wants_directives_only(job, path, environment)
+        self.directives_only = wants_directives_only(job, environment)
         self.note_inexact()
         self.text = work_file(environment, ".i")
         if job.dependency_option:
@@ -2083,7 +2094,7 @@ def build(argv, environment):
     Raises Fatal when there is no such command, Interrupted when a signal ends us."""
     has_slot = False
     try:
-        job = scan(argv)
+        job = scan(argv, environment.get("PATH", os.defpath))
         try:
             return distribute(job, environment)
         except OSError as error:        # in our own files: the user's are dealt with
@@ -2470,11 +2481,11 @@ def explain(words, environment):
     if not words:
         return usage_error("--scan needs a command line")
     command = with_compiler(words)
-    environment[RECURSION_GUARD] = "1"
+    search_path = trim_path(environment.get("PATH", os.defpath), command[0])
     try:
-        job = scan(command)
+        job = scan(command, search_path)
         check_surroundings(job, environment)
-        path = find_program(job.compiler, environment.get("PATH", os.defpath))
+        path = find_program(job.compiler, search_path)
         if path is None:
             raise RunLocally("%s: not found in PATH" % job.compiler)
         preprocessor = Preprocessor(job, path, environment, [])

@@ -59,7 +59,7 @@ import syslog
 import time
 
 NAME = "distccd.py"
-VERSION = "0.14"
+VERSION = "1.0"
 
 # -------------------------------------------------------------------------------------------
 # Constants: limits and time-outs, in seconds and bytes

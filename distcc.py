@@ -509,7 +509,7 @@ def debug(text):
 # -------------------------------------------------------------------------------------------
 # Command line: what the compiler is asked for, as the compiler itself would read it. Pure but
 # for the files named by @.
-# Job scan scan_option scan_special scan_wp check_job
+# Job expand_response_files scan scan_option scan_special check_job check_language
 # -------------------------------------------------------------------------------------------
 
 class Job:
@@ -949,15 +949,17 @@ def read_host_list(environment):
 #   - Two more kinds of file: backoff-HOST, whose time of change is when the host was found
 #     unreachable, and `speeds`, what each host has been seen to do. Both may vanish any time.
 #
-# LockTrouble Slots alarm_after open_lock_directory read_speeds write_speed slow_classes
+# private_directory work_directory lock_directory try_lock Pool read_speeds write_speed
+# slow_classes own_pools
 # -------------------------------------------------------------------------------------------
 
 def private_directory(path, shared):
     """Make the directory if need be; raise OSError unless it is safe to keep locks in.
 
-    shared: whether others than the user may own it and write to it as a group."""
+    shared: whether others than the user may own it and write to it as a group; then its
+    parents are made as well."""
     try:
-        os.makedirs(path, 0o700)
+        (os.makedirs if shared else os.mkdir)(path, 0o700)
     except FileExistsError:
         pass
     status = os.lstat(path)
@@ -1004,7 +1006,8 @@ class Pool:
     """The slots of some hosts, and the queue before them.
 
     directory: of the locks; hosts: [Host]; queue: the turnstile's name; poll_s: how often its
-    holder looks; speeds: as read_speeds gives them; slow: {host key: its slowness class}."""
+    holder looks; speeds: as read_speeds gives them; slow: {host key: its slowness class};
+    first: the turnstile of a queue that goes before this one, or None."""
 
     def __init__(self, directory, hosts, queue, poll_s, speeds=None, backoff_s=0.0):
         """See the class; backoff_s: how long an unreachable host is left alone, in seconds."""
@@ -1013,6 +1016,7 @@ class Pool:
         self.speeds = speeds or {}
         self.slow = slow_classes(self.speeds, hosts)
         self.backoff_s = backoff_s
+        self.first = None
 
     def slot_path(self, host, number):
         """Return the path of a host's slot file."""
@@ -1103,9 +1107,16 @@ class Pool:
         if turn is None:
             return None
         try:
-            return self.choose()
+            return None if self.others_go_first() else self.choose()
         finally:
             os.close(turn)
+
+    def others_go_first(self):
+        """Tell whether somebody waits in the queue that goes before this one."""
+        turn = try_lock(self.first) if self.first else None
+        if turn is not None:
+            os.close(turn)
+        return self.first is not None and turn is None
 
     def wait(self, size=0):
         """Return (host, descriptor) as soon as our turn has come and a slot is free; None when
@@ -1118,7 +1129,7 @@ class Pool:
             come = time.monotonic()
             while True:
                 started = time.monotonic()
-                place = self.choose()
+                place = None if self.others_go_first() else self.choose()
                 if place and self.had_better_wait(place[0], size, started - come):
                     os.close(place[1])
                 elif place or all(map(self.is_backed_off, self.hosts)):
@@ -1242,18 +1253,22 @@ def slow_classes(speeds, hosts):
 
 
 def own_pools(directory, hosts):
-    """Return (pool of compiles and links, pool of preprocessors) on this machine."""
+    """Return the pools on this machine: of compiles and links; of preprocessors whose job has a
+    slot on a volunteer; and, after them, of preprocessors whose job has none yet."""
     limit = next((host.limit for host in hosts if host.in_place), processor_count())
     compilers = Host("localhost", DEFAULT_PORT, limit, 0)
     preprocessors = Host("localhost", DEFAULT_PORT, limit, 0)
     preprocessors.key = "preprocess"
-    return (Pool(directory, [compilers], "queue-localhost", LOCAL_POLL_S),
-            Pool(directory, [preprocessors], "queue-preprocess", LOCAL_POLL_S))
+    urgent = Pool(directory, [preprocessors], "queue-preprocess", LOCAL_POLL_S)
+    later = Pool(directory, [preprocessors], "queue-preprocess-later", LOCAL_POLL_S)
+    later.first = urgent.turnstile
+    return Pool(directory, [compilers], "queue-localhost", LOCAL_POLL_S), urgent, later
 
 
 # -------------------------------------------------------------------------------------------
 # Preprocess: the half of the compile that stays here
-# find_program compiler_environment spawn Source preprocess
+# find_program start_environment spawn work_file wants_directives_only Preprocessor and what it
+# looks for in sources
 # -------------------------------------------------------------------------------------------
 
 # With one of these set, the compiler does more than its command line says.
@@ -1886,7 +1901,7 @@ def recv_reply(connection):
 
 # -------------------------------------------------------------------------------------------
 # Output: what the compiler would have left, as it would have left it
-# Target write_dependencies merge_messages in_doubt
+# Target check_target in_doubt merge_messages colour_options
 # -------------------------------------------------------------------------------------------
 
 class Target:
@@ -2058,6 +2073,7 @@ def colour_options(job, environment):
 
 # -------------------------------------------------------------------------------------------
 # Local: run the command here, as this process
+# reset_signals run_here
 # -------------------------------------------------------------------------------------------
 
 def reset_signals():
@@ -2085,7 +2101,7 @@ def run_here(argv, environment):
 
 # -------------------------------------------------------------------------------------------
 # Build: the whole policy
-# build distribute choose_volunteer compile_there finish_job
+# build distribute VolunteerSearch preprocess compile_there finish_job
 # -------------------------------------------------------------------------------------------
 
 def build(argv, environment):
@@ -2145,7 +2161,8 @@ def distribute(job, environment):
     search = VolunteerSearch(job, pool)
     try:
         search.take_now()
-        preprocess(preprocessor, own_pools(directory, hosts)[1], search, environment)
+        compilers, urgent, later = own_pools(directory, hosts)
+        preprocess(preprocessor, urgent if search.host else later, search, environment)
         search.size = preprocessor.size
         connection = search.connect(seconds_setting(environment, "DISTCC_IO_TIMEOUT",
                                                     IO_TIMEOUT_S))
@@ -2368,7 +2385,7 @@ def receive_output(job, preprocessor, connection, size, environment):
 
 # -------------------------------------------------------------------------------------------
 # Entry: how we were called
-# main run trim_path explain
+# main run with_compiler guard_recursion trim_path explain
 # -------------------------------------------------------------------------------------------
 
 USAGE = """\

@@ -25,7 +25,6 @@ import random
 import re
 import resource
 import select
-import shlex
 import shutil
 import signal
 import socket
@@ -1904,17 +1903,17 @@ class DaemonJobsTest(DaemonCase):
     def test_compilers(self):
         """What has no compiler's name is refused unless --allow-compiler names it."""
         self.compiler("echo allowed >&2")
-        for name in ("odd", "gcc-ar"):
+        for name in ("gcc-odd", "gcc-ar"):
             shutil.copy(self.path("bin/gcc"), self.path("bin/" + name))
         os.makedirs(self.path("off"))
         shutil.copy(self.path("bin/gcc"), self.path("off/gcc"))
         environment = {"PATH": self.path_with("bin")}
         off = self.path("off/gcc")
         for compiler, options, status in (
-                ("odd", [], 110), ("odd", ["--allow-compiler", "odd"], 0),
-                ("gcc-ar", ["--allow-compiler", "odd"], 110), (off, [], 110),
-                (off, ["--allow-compiler", "odd", "--allow-compiler", off], 0),
-                (self.path("bin/gcc"), [], 0), (self.path("bin/odd"), [], 110)):
+                ("gcc-odd", [], 110), ("gcc-odd", ["--allow-compiler", "gcc-odd"], 0),
+                ("gcc-ar", ["--allow-compiler", "gcc-odd"], 110), (off, [], 110),
+                (off, ["--allow-compiler", "gcc-odd", "--allow-compiler", off], 0),
+                (self.path("bin/gcc"), [], 0), (self.path("bin/gcc-odd"), [], 110)):
             with self.subTest(compiler=compiler, options=options):
                 daemon = self.daemon(*options, env=environment)
                 result = self.compile(daemon, compiler)
@@ -4856,8 +4855,9 @@ class TroubleTest(FaultCase):
         answer = ask(daemon)
         self.check_refused(answer, 100)
         self.assertIn(b"0.3 s", answer.messages)
-        self.assertEqual([is_gone(int(pid)) for pid in self.read("open/pids").split()],
-                         [True, True])
+        pids = [int(pid) for pid in self.read("open/pids").split()]
+        self.assertEqual(len(pids), 2)
+        wait_until(lambda: all(map(is_gone, pids)), "the compiler and its child to end")
         self.compiler("exec > /dev/null 2>&1 < /dev/null; sleep 1000\n")
         self.check_refused(ask(daemon), 100)
         self.compiler("exec /usr/bin/gcc $args\n")

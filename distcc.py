@@ -428,7 +428,7 @@ class HostFailed(Exception):
         self.code, self.reached, self.refused = code, reached, refused
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """A signal asks us to end: `signal_number` is passed on once everything is tidy."""
 
     def __init__(self, signal_number):
@@ -1212,7 +1212,7 @@ def read_speeds(directory):
             figures = float(compiled_bytes), float(seconds), int(jobs)
         except ValueError:
             continue
-        if 0 < figures[0] < 1e15 and 0 < figures[1] < 1e9 and 0 < figures[2]:
+        if 1 <= figures[0] < 1e15 and 1e-6 <= figures[1] < 1e9 and 0 < figures[2]:
             speeds[key] = figures
     return speeds
 
@@ -2123,12 +2123,20 @@ def build(argv, environment):
         if environment.get("DISTCC_FALLBACK") == "0":
             raise Fatal(fault.code, "%s; DISTCC_FALLBACK=0 forbids to run it here" % fault)
         warn("%s; running it here" % fault)
-    except (ValueError, LookupError, TypeError, MemoryError, RecursionError) as bug:
-        warn("%s: internal error: %r in line %d; running it here"
-             % (argv[-1], bug, bug.__traceback__.tb_lineno))
+    except Exception as bug:            # no fault of ours stops a build or prints a traceback
+        warn("%s: internal error, please report it: %s; running it here"
+             % (argv[-1], describe_bug(bug)))
     if makes_file(argv) and not has_slot:
         wait_for_own_slot(environment)
     run_here(argv, environment)
+
+
+def describe_bug(bug):
+    """Return one line on an exception that nobody foresaw, with the place of its origin."""
+    place = bug.__traceback__
+    while place.tb_next:
+        place = place.tb_next
+    return "%r in line %d" % (bug, place.tb_lineno)
 
 
 def makes_file(argv):

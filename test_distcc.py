@@ -985,7 +985,7 @@ class HostListTest(SystemCase):
 
 # -------------------------------------------------------------------------------------------
 # Scheduling, without clocks: who gets a job, who waits, who is left alone
-# ChoiceTest WaitingTest BackoffTest LockTroubleTest LocalJobsTest
+# ChoiceTest PatienceTest WaitingTest BackoffTest LockTroubleTest LocalJobsTest
 # -------------------------------------------------------------------------------------------
 
 class SchedulingCase(SystemCase):
@@ -1080,7 +1080,8 @@ class ChoiceTest(SchedulingCase):
         name = self.address(1).replace(":", "_")
         for text in (b"\0" * 5000, b"\xff\xfe garbage\n" * 9, b"%s nan nan 9\n",
                      b"%s inf 1 9\n", b"%s 1e400 1 3\n", b"%s -1 -1 -1\n",
-                     b"%s 1 1 " + b"9" * 5000, b"%s 0 0 0\n", b"%s 1 2 3 4\n", b"x" * 300000, b""):
+                     b"%s 1 1 " + b"9" * 5000, b"%s 0 0 0\n", b"%s 1 2 3 4\n", b"%s 1 1e-320 9\n",
+                     b"x" * 300000, b""):
             with self.subTest(text=text[:20]):
                 os.makedirs(self.locks, 0o700, exist_ok=True)
                 self.write(self.locks + "/speeds", text.replace(b"%s", name.encode()))
@@ -1088,6 +1089,52 @@ class ChoiceTest(SchedulingCase):
         os.unlink(self.locks + "/speeds")
         os.mkdir(self.locks + "/speeds")
         self.assertEqual(self.taken_by(hosts), 1)
+
+
+class PatienceTest(SystemCase):
+    """A free slot of a slow host is left alone if all who wait are sooner done on fast ones."""
+
+    def setUp(self):
+        """Two hosts of two slots; the second has been four times faster, 1 s for 1000 bytes."""
+        super().setUp()
+        hosts = distcc.parse_hosts("slow/2 fast/2")[0]
+        speeds = {"slow_4200": (1000.0, 4.0, 9), "fast_4200": (1000.0, 1.0, 9)}
+        self.pool = distcc.Pool(self.dir, hosts, "queue", 0.001, speeds)
+        self.slow, self.fast = hosts
+
+    def take(self, count):
+        """Take slots for the rest of the test; return the names of their hosts."""
+        places = [self.pool.choose() for _ in range(count)]
+        for _, descriptor in places:
+            self.addCleanup(os.close, descriptor)
+        return [host.name for host, _ in places]
+
+    def test_fast_hosts_fill_first(self):
+        """All their slots, and then the slow ones, though these come first in the list."""
+        self.assertEqual(self.take(4), ["fast", "fast", "slow", "slow"])
+        self.assertIsNone(self.pool.choose())
+
+    def test_worth_waiting(self):
+        """Waiting for the fast host gains 3 s at first: enough for up to six who wait."""
+        for waiters, waited_s, size, expected in (
+                (1, 0.0, 1000, True), (6, 0.0, 1000, True), (7, 0.0, 1000, False),
+                (4, 1.0, 1000, True), (5, 1.0, 1000, False), (1, 3.0, 1000, False),
+                (1, 0.0, 0, False)):
+            with self.subTest(waiters=waiters, waited_s=waited_s, size=size):
+                held = [self.pool.join_waiters() for _ in range(waiters)]
+                try:
+                    self.assertEqual(self.pool.had_better_wait(self.slow, size, waited_s),
+                                     expected)
+                    self.assertFalse(self.pool.had_better_wait(self.fast, size, waited_s))
+                finally:
+                    for descriptor in held:
+                        os.close(descriptor)
+
+    def test_unreachable_fast_hosts_do_not_count(self):
+        """Nobody waits for a host that is backed off."""
+        self.pool.backoff_s = 60.0
+        self.pool.back_off(self.fast)
+        self.assertFalse(self.pool.had_better_wait(self.slow, 1000, 0.0))
 
 
 class WaitingTest(SchedulingCase):

@@ -2440,6 +2440,19 @@ def main():
     os._exit(status)                    # nothing is left to tear down, which would cost 1 ms
 
 
+def is_ignored(signal_number):
+    """Tell whether our caller has us ignore a signal. PyPy does not know, but the kernel does,
+    save for SIGINT, which PyPy takes over as it starts."""
+    if sys.implementation.name == "pypy":
+        try:
+            with open("/proc/self/status", encoding="ascii") as stream:
+                mask = next(line for line in stream if line.startswith("SigIgn:")).split()[1]
+            return bool(int(mask, 16) >> signal_number - 1 & 1)
+        except (OSError, StopIteration, ValueError):
+            return False
+    return _signal.getsignal(signal_number) is _signal.SIG_IGN
+
+
 def on_ending_signal(signal_number, frame):
     """Signal handler: unwind, so that everything is tidied up on the way."""
     raise Interrupted(signal_number)
@@ -2460,7 +2473,7 @@ def run(argv):
         if words[0] in OWN_OPTIONS:
             return OWN_OPTIONS[words[0]](words[1:], environment)
     for number in ENDING_SIGNALS:
-        if _signal.getsignal(number) is not _signal.SIG_IGN:    # as nohup leaves it
+        if not is_ignored(number):      # as under nohup
             _signal.signal(number, on_ending_signal)
     command = with_compiler(words)
     guard_recursion(environment)

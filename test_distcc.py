@@ -623,7 +623,9 @@ class InheritanceTest(SystemCase):
         for setting in ("", "trap '' HUP;", "trap '' PIPE INT;"):
             shell = ["sh", "-c", setting + ' exec "$@"', "sh"]
             plain = self.succeed(run(shell + [compiler], self.dir, self.environment()))
-            for argv in ([CLIENT], PYTHON + [CLIENT]):
+            # PyPy takes SIGINT over as it starts, and nobody can tell what it was before.
+            lost = "INT" in setting and sys.implementation.name == "pypy"
+            for argv in ([CLIENT],) if lost else ([CLIENT], PYTHON + [CLIENT]):
                 with self.subTest(setting=setting, argv=argv):
                     result = self.succeed(run(shell + argv + [compiler], self.dir,
                                               self.environment()))

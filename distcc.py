@@ -846,7 +846,11 @@ class Host:
 
     def __str__(self):
         """Return the name for messages, with the port where it is not the usual one."""
-        return self.name if self.port == DEFAULT_PORT else "%s:%d" % (self.name, self.port)
+        return self.name if self.port == DEFAULT_PORT else self.address()
+
+    def address(self):
+        """Return HOST:PORT, an IPv6 address in brackets."""
+        return ("[%s]:%d" if ":" in self.name else "%s:%d") % (self.name, self.port)
 
 
 def parse_number(text, least, most, what):
@@ -2562,12 +2566,7 @@ def show_hosts(words, environment):
     for complaint in complaints:
         warn(complaint)
     return print_lines(*("localhost/%d" % host.limit if host.in_place
-                         else "%s/%d" % (address_text(host), host.limit) for host in hosts))
-
-
-def address_text(host):
-    """Return HOST:PORT, an IPv6 address in brackets."""
-    return ("[%s]:%d" if ":" in host.name else "%s:%d") % (host.name, host.port)
+                         else "%s/%d" % (host.address(), host.limit) for host in hosts))
 
 
 def show_concurrency(words, environment):

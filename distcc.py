@@ -251,6 +251,7 @@ REASONS_ELSEWHERE = {
         --serialize-diagnostics* -serialize-diagnostics* -index-store-path -gen-cdb-fragment-path*
         -fada-spec-parent=* -fdump-go-spec=* -ftree-dump* -dependency-file -module-file-info
         -fcrash-diagnostics-dir=* -fproc-stat-report=* -fsave-main-file-name -gen-reproducer*
+        -module-dependency-dir
         -fmultiple-object-format -fdriver-only -dxc-* -fexperimental-*""",
     "it reads another file": """-fprofile-use* -fprofile-generate* -fauto-profile*
         -fprofile-* -fbranch-probabilities -fcs-profile-* -fprofile-instr-use*
@@ -264,7 +265,8 @@ REASONS_ELSEWHERE = {
         -fno-preprocessed -fdirectives-only -fno-directives-only -fbasic-block-sections=*
         -fms-volatile-file
         -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
-        -working-directory*""",
+        -working-directory* -filelist -fdebug-compilation-dir -ftrapv-handler -meabi -mthread-model
+        -multiply_defined -main-file-name""",
     "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
         -B* -no-integrated-cpp -Xclang* -mllvm* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir*
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*

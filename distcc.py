@@ -401,9 +401,10 @@ BACKOFF_PERIOD_S = 60.0
 SLOT_POLL_S = 0.02                      # how often the first in the queue looks for a slot
 LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs are short
 MOST_WAITERS_COUNTED = 100
+TURN_S = 5.0                            # then a waiter looks for itself: the first may be stopped
 LOCAL_WAIT_S = 60.0                     # then a job runs here, slot or none
 TEXT_WINDOW_BYTES = 256 * 1024
-WINDOW_OVERLAP_BYTES = 256
+WINDOW_OVERLAP_BYTES = 8192             # holds a line marker with the longest path
 ENDING_SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
@@ -990,11 +991,22 @@ def lock_directory(environment):
     return private_directory(own + "/lock", shared=True) if own else work_directory(environment)
 
 
+def open_shared(path, mode):
+    """Open a file of the lock directory, made if need be, so that all can use it whom the
+    directory lets in: a user's umask of 077 must not lock the others out. Raises OSError."""
+    try:
+        return os.open(path, mode)
+    except FileNotFoundError:
+        descriptor = os.open(path, mode | os.O_CREAT, 0o666)
+        os.fchmod(descriptor, 0o666)
+        return descriptor
+
+
 def try_lock(path):
     """Return a descriptor that holds the lock on path, None if another process holds it.
 
     Raises OSError when the file can be neither opened nor made."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    descriptor = open_shared(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -1046,7 +1058,7 @@ class Pool:
     def back_off(self, host):
         """Leave the host alone for a while."""
         try:
-            descriptor = os.open(self.backoff_path(host), os.O_WRONLY | os.O_CREAT, 0o666)
+            descriptor = open_shared(self.backoff_path(host), os.O_WRONLY)
             os.utime(descriptor)
             os.close(descriptor)
         except OSError as error:
@@ -1109,8 +1121,13 @@ class Pool:
 
     def take_now(self):
         """Return (host, descriptor) if a slot is free and nobody queues for it, else None."""
-        turn = try_lock(self.turnstile)
-        if turn is None:
+        import time
+        for pause_s in (0.001, 0.003, 0):       # others who just look hold it for 0.5 ms
+            turn = try_lock(self.turnstile)
+            if turn is not None:
+                break
+            time.sleep(pause_s)
+        else:
             return None
         try:
             return None if self.others_go_first() else self.choose()
@@ -1124,28 +1141,45 @@ class Pool:
             os.close(turn)
         return self.first is not None and turn is None
 
-    def wait(self, size=0):
+    def wait(self, size=0, most_s=float("inf")):
         """Return (host, descriptor) as soon as our turn has come and a slot is free; None when
-        every host is backed off. size: bytes of the job's text, 0 if unknown."""
+        every host is backed off, or after most_s. size: bytes of the job's text, 0 if unknown."""
         import time
-        turn = os.open(self.turnstile, os.O_RDONLY | os.O_CREAT, 0o666)
+        previous = _signal.signal(_signal.SIGALRM, on_alarm)
+        turn = open_shared(self.turnstile, os.O_RDONLY)
         presence = self.join_waiters()
+        come = started = time.monotonic()
         try:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            come = time.monotonic()
             while True:
+                self.take_turn(turn, min(TURN_S, come + most_s - started))
                 started = time.monotonic()
-                place = None if self.others_go_first() else self.choose()
+                patient = started - come < TURN_S
+                place = None if patient and self.others_go_first() else self.choose()
                 if place and self.had_better_wait(place[0], size, started - come):
                     os.close(place[1])
                 elif place or all(map(self.is_backed_off, self.hosts)):
                     return place
+                if started - come >= most_s:
+                    return None
                 looked_s = time.monotonic() - started
                 time.sleep(min(max(self.poll_s, 20 * looked_s), 0.04))
         finally:
+            _signal.signal(_signal.SIGALRM, previous)
             os.close(turn)
             if presence is not None:
                 os.close(presence)
+
+    def take_turn(self, turn, seconds):
+        """Wait for the turnstile, so long at most: who holds it may have been stopped (Ctrl-Z),
+        and then all others look for themselves now and then."""
+        try:
+            _signal.setitimer(_signal.ITIMER_REAL, max(seconds, 0.001))
+            try:
+                fcntl.flock(turn, fcntl.LOCK_EX)
+            finally:
+                _signal.setitimer(_signal.ITIMER_REAL, 0)
+        except WaitedLongEnough:
+            pass
 
     def join_waiters(self):
         """Return a descriptor whose lock counts us among the waiters; None where the count
@@ -1189,32 +1223,15 @@ class Pool:
         compiled_bytes, seconds, jobs = self.speeds[host.key]
         return size * seconds / compiled_bytes
 
-    def wait_at_most(self, seconds):
-        """Return (host, descriptor), or None when none came free in time."""
-        previous = _signal.signal(_signal.SIGALRM, on_alarm)
-        _signal.setitimer(_signal.ITIMER_REAL, seconds)
-        try:
-            return self.wait()
-        except WaitedLongEnough:
-            return None
-        finally:
-            _signal.setitimer(_signal.ITIMER_REAL, 0)
-            _signal.signal(_signal.SIGALRM, previous)
-
 
 def read_speeds(directory):
     """Return {host key: (bytes, seconds, jobs)}: fading sums of what hosts have compiled.
 
     Lines that make no sense are left out: the file is only ever a hint."""
     speeds = {}
-    try:
-        with open(directory + "/speeds", encoding="ascii", errors="replace") as stream:
-            lines = stream.read(256 * 1024).splitlines()
-    except OSError:
-        return speeds
-    for line in lines:
+    for line in read_beginning(directory + "/speeds").splitlines():
         try:
-            key, compiled_bytes, seconds, jobs = line.split()
+            key, compiled_bytes, seconds, jobs = line.decode("ascii").split()
             figures = float(compiled_bytes), float(seconds), int(jobs)
         except ValueError:
             continue
@@ -1236,7 +1253,7 @@ def write_speed(directory, key, compiled_bytes, seconds):
         speeds[key] = old[0] * 0.95 + compiled_bytes, old[1] * 0.95 + seconds, old[2] + 1
         newest = list(speeds.items())[-1000:]
         text = "".join("%s %.0f %.6f %d\n" % ((name,) + figures) for name, figures in newest)
-        descriptor = os.open(directory + "/speeds", os.O_WRONLY | os.O_CREAT, 0o666)
+        descriptor = open_shared(directory + "/speeds", os.O_WRONLY)
         os.ftruncate(descriptor, os.write(descriptor, text.encode("ascii")))
         os.close(descriptor)
     except OSError as error:
@@ -1348,9 +1365,14 @@ def spawn(path, argv, environment, stdout, stderr):
             setsigmask=(), setsigdef=(_signal.SIGPIPE, _signal.SIGXFSZ) + ENDING_SIGNALS)
     child = os.fork()                   # PyPy has no posix_spawn
     if child:
+        try:
+            os.setpgid(child, child)    # here as well, or kill() may come before the child's own
+        except OSError:                 # it has run exec, and has done so itself
+            pass
         return child
     try:
         os.setpgid(0, 0)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
@@ -1481,7 +1503,12 @@ class Preprocessor:
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
         self.reader, writer = os.pipe()
-        self.child = spawn(self.path, self.command(), self.environment, self.text, writer)
+        # A signal must not come between the start and the note of it, or nobody ends the run.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING_SIGNALS)
+        try:
+            self.child = spawn(self.path, self.command(), self.environment, self.text, writer)
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING_SIGNALS)
         os.close(writer)
 
     def wait(self):
@@ -1546,7 +1573,7 @@ class Preprocessor:
         Raises RunLocally for what no preprocessor run repeats."""
         if any(os.access(name + suffix, os.F_OK) for suffix in (b".gch", b".pch")):
             raise RunLocally("%s is precompiled" % os.fsdecode(name))
-        text = read_beginning(name)
+        text = tidy_pragmas(read_beginning(name))
         reason = why_local(text, self.job.is_clang, bool(self.messages))
         if reason:
             raise RunLocally("%s: %s" % (os.fsdecode(name), reason))
@@ -1556,9 +1583,14 @@ class Preprocessor:
     def kill(self):
         """End a run that goes on, with all its processes."""
         if self.child is not None:
-            os.killpg(self.child, _signal.SIGKILL)
-            os.waitpid(self.child, 0)
+            try:
+                os.killpg(self.child, _signal.SIGKILL)
+                os.waitpid(self.child, 0)
+            except OSError:             # the signal that ends us came as waitpid had reaped it
+                pass
             self.child = None
+        for descriptor, name, mode in self.rules:
+            os.set_inheritable(descriptor, False)
 
 
 def open_preprocessed(job, environment):
@@ -1654,11 +1686,13 @@ def unescape(name):
     """Return the file name in a line marker, where gcc escapes it as in a C string."""
     if b"\\" not in name:
         return name
-    import _codecs
-    try:
-        return _codecs.escape_decode(name)[0]
-    except ValueError:                  # cut at a window's edge: the next window has it whole
-        return b""
+    plain, backslash, rest = name.partition(b"\\")
+    while backslash:
+        octal = len(rest) > 2 and not rest[:3].translate(None, b"01234567")
+        plain += bytes([int(rest[:3], 8) & 255]) if octal else rest[:1]
+        before, backslash, rest = rest[3 if octal else 1:].partition(b"\\")
+        plain += before
+    return plain
 
 
 def read_beginning(name):
@@ -1673,6 +1707,15 @@ def read_beginning(name):
         return b""
     finally:
         os.close(descriptor)
+
+
+def tidy_pragmas(text):
+    """Return text with single blanks in its #pragma lines, as the words looked for have them."""
+    if not any(odd in text for odd in (b"pragma  ", b"pragma\t", b"pragma \t",
+                                       b"GCC  ", b"GCC\t", b"GCC \t")):
+        return text
+    return b"\n".join(b" ".join(line.split()) if b"pragma" in line else line
+                      for line in text.split(b"\n"))
 
 
 def names_other_file(text):
@@ -1942,6 +1985,10 @@ class Target:
                 os.close(descriptor)
                 path = "%s.%d" % (path, os.getpid())
                 continue
+            except OSError:             # a file system without flock: nothing stays behind
+                os.unlink(path)
+                os.close(descriptor)
+                raise
             if is_file_at(descriptor, path):
                 os.ftruncate(descriptor, 0)
                 self.descriptor, self.draft = descriptor, path
@@ -2048,10 +2095,24 @@ def merge_messages(first, second, environment):
     print, in the quotes of the user's locale."""
     if first and second:
         printed = set(first.splitlines(True))
-        second = b"".join(line for line in second.splitlines(True) if line not in printed)
+        second = without_lines(second, printed)
     if b"\xe2\x80" in second and not locale_is_utf8(environment):
         second = second.replace(b"\xe2\x80\x98", b"'").replace(b"\xe2\x80\x99", b"'")
     return first + second
+
+
+def without_lines(text, printed):
+    """Return text less the lines in `printed`; "In file included from" and its continuation go
+    with the line that they lead to, whatever has been printed."""
+    kept = context = b""
+    for line in text.splitlines(True):
+        if line.startswith((b"In file included from", b"       ")):
+            context += line
+            continue
+        if line not in printed:
+            kept += context + line
+        context = b""
+    return kept + context
 
 
 def locale_is_utf8(environment):
@@ -2322,7 +2383,7 @@ def own_slot(pool, environment):
     nested = environment[RECURSION_GUARD] != "1"
     place = pool.take_now()
     if not place and not nested:
-        place = pool.wait_at_most(LOCAL_WAIT_S)
+        place = pool.wait(most_s=LOCAL_WAIT_S)
     return place[1] if place else None
 
 
@@ -2460,8 +2521,15 @@ def is_ignored(signal_number):
 
 
 def on_ending_signal(signal_number, frame):
-    """Signal handler: unwind, so that everything is tidied up on the way."""
+    """Signal handler: unwind, so that everything is tidied up on the way, which no second
+    signal may cut short (timeout and make both send SIGTERM, a closed terminal SIGHUP)."""
+    for number in ENDING_SIGNALS:
+        _signal.signal(number, on_further_signal)
     raise Interrupted(signal_number)
+
+
+def on_further_signal(signal_number, frame):
+    """Signal handler: nothing more to do. SIG_IGN would have CPython complain of a race."""
 
 
 def run(argv):

@@ -823,7 +823,8 @@ def check_dependencies(job):
         raise RunLocally("%s of a source that is preprocessed" % job.dependency_option)
     if job.dependency_file is None:
         directory, slash, base = job.output.rpartition("/")
-        job.dependency_file = directory + slash + (base.rpartition(".")[0] or base) + ".d"
+        stem = base.rpartition(".")[0] if "." in base else base
+        job.dependency_file = directory + slash + stem + ".d"
     if job.dependency_file == "-":
         raise RunLocally("-MF -: the dependencies go to standard output")
 
@@ -1299,8 +1300,7 @@ TELLING_VARIABLES = (
     "GCC_EXEC_PREFIX", "COMPILER_PATH", "GCC_COMPARE_DEBUG", "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
     "GCC_ROOT", "CCC_OVERRIDE_OPTIONS", "CCC_ADD_ARGS", "CC_PRINT_OPTIONS", "CC_PRINT_HEADERS",
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
-    "AS_SECURE_LOG_FILE", "MACOSX_DEPLOYMENT_TARGET", "IPHONEOS_DEPLOYMENT_TARGET",
-    "LD_PRELOAD_COMPILER")
+    "AS_SECURE_LOG_FILE", "MACOSX_DEPLOYMENT_TARGET", "IPHONEOS_DEPLOYMENT_TARGET")
 
 # Macros that mean another thing on the volunteer: its clock, its file's name (which gcc takes
 # for empty in preprocessed source).
@@ -2148,6 +2148,9 @@ def reset_signals():
     fails on a closed pipe."""
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(number, _signal.SIG_DFL)
+    for number in ENDING_SIGNALS:       # one that has just come is obeyed here, not lost in exec
+        if _signal.getsignal(number) is on_ending_signal:
+            _signal.signal(number, _signal.SIG_DFL)
 
 
 def run_here(argv, environment):
@@ -2240,7 +2243,7 @@ def distribute(job, environment):
         preprocess(preprocessor, urgent if search.host else later, search, environment)
         search.size = preprocessor.size
         connection = search.connect(seconds_setting(environment, "DISTCC_IO_TIMEOUT",
-                                                    IO_TIMEOUT_S))
+                                                    IO_TIMEOUT_S) or IO_TIMEOUT_S)
         return compile_there(job, preprocessor, connection, search, environment)
     finally:
         preprocessor.kill()

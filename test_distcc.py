@@ -987,7 +987,7 @@ class HostListTest(SystemCase):
 
 # -------------------------------------------------------------------------------------------
 # Scheduling, without clocks: who gets a job, who waits, who is left alone
-# ChoiceTest PatienceTest WaitingTest BackoffTest LockTroubleTest LocalJobsTest
+# ChoiceTest PatienceTest SuspendedTest WaitingTest BackoffTest LockTroubleTest LocalJobsTest
 # -------------------------------------------------------------------------------------------
 
 class SchedulingCase(SystemCase):
@@ -1137,6 +1137,25 @@ class PatienceTest(SystemCase):
         self.pool.backoff_s = 60.0
         self.pool.back_off(self.fast)
         self.assertFalse(self.pool.had_better_wait(self.slow, 1000, 0.0))
+
+
+class SuspendedTest(SystemCase):
+    """A waiter that is stopped holds the turnstile, but not the others."""
+
+    def test_turnstile_is_not_waited_for_without_end(self):
+        """With it locked for good, a free slot is found by whoever looks for itself."""
+        pool = distcc.Pool(self.dir, distcc.parse_hosts("one/1")[0], "queue", 0.001)
+        holder = os.open(pool.turnstile, os.O_RDONLY | os.O_CREAT)
+        self.addCleanup(os.close, holder)
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        self.assertIsNone(pool.take_now())
+        previous = distcc.TURN_S
+        self.addCleanup(setattr, distcc, "TURN_S", previous)
+        distcc.TURN_S = 0.05
+        place = pool.wait()
+        self.addCleanup(os.close, place[1])
+        self.assertEqual(place[0].name, "one")
+        self.assertIsNone(pool.wait(most_s=0.1))        # now the slot is taken
 
 
 class WaitingTest(SchedulingCase):
@@ -2427,6 +2446,8 @@ int thrower(int a)
               "    for (int i = 0; i < 99; i++) s += a[i];\n    return s;\n}\n",
     "acc.c": "void f(int *a)\n{\n#pragma acc parallel loop\n"
              "    for (int i = 0; i < 9; i++) a[i] = i;\n}\n",
+    "blanks.c": "#pragma GCC  target(\"avx2\")\n#ifdef __AVX2__\nint avx;\n#endif\nint a;\n",
+    "tabs_message.c": "#\tpragma \t message(\"hello\")\nint f(void) { return __LINE__; }\n",
     "target.c": "#pragma GCC target(\"avx2\")\n#ifdef __AVX2__\nint avx;\n#endif\nint a;\n",
     "optimize.c": "#pragma GCC optimize(\"O0\")\n#ifdef __OPTIMIZE__\nint opt;\n#endif\nint a;\n",
     "ignored.c": "#pragma GCC diagnostic ignored \"-Wunused-variable\"\n"
@@ -2800,6 +2821,9 @@ remote              $D gcc -c unterminated.c
 remote              $D gcc -c pushed.c
 local               $D gcc -c poison.c
 again               $D gcc -c message.c
+again               $D gcc -c tabs_message.c
+local               $D gcc -c blanks.c
+remote              $D gcc -MD -c main.c -o .o
 remote              $D gcc -c extname.c
 remote              $D gcc -fopenmp -c omp.c
 remote              $D gcc -fopenmp-simd -O2 -c omp.c
@@ -5825,6 +5849,22 @@ class SignalTest(ClientFaultCase):
         result = self.compile("receiving-9.o", good.host, DISTCC_FALLBACK="0")
         self.assertEqual((result.status, result.stderr), (0, b""))
         self.assertEqual(self.read("receiving-9.o"), b"from there")
+
+    def test_second_signal(self):
+        """It does not cut the tidying short, as timeout and make send them one after another."""
+        half = self.volunteer(lambda name: (pack_answer(text=self.OBJECT)[:3060], "stall"))
+        for second in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            for _ in range(5):
+                process = self.start_client("one.o", half.host + "/1", "one.i")
+                wait_until(lambda: os.path.exists(self.draft_of("one.o"))
+                           and os.path.getsize(self.draft_of("one.o")) == 3000, "half an object")
+                process.send_signal(signal.SIGTERM)
+                process.send_signal(second)
+                stderr = process.communicate()[1]
+                self.assertIn(process.returncode, (-signal.SIGTERM, -second), stderr)
+                self.assertNotIn(b"Traceback", stderr)
+                self.assertFalse(os.path.exists(self.draft_of("one.o")))
+        self.check_nothing_left()
 
     def test_nothing_is_left(self):
         """After all of it no lock is held and no working file has a name."""

@@ -5041,7 +5041,7 @@ class StopTest(SlowCompilerCase):
         self.assertEqual(daemon.process.wait(PATIENCE_S), 0)
         self.assertLess(time.monotonic() - began, 5)
         self.assertEqual(read_to_end(stuck), b"")
-        self.assertTrue(all(map(is_gone, pids + [stuck_child])))
+        wait_until(lambda: all(map(is_gone, pids + [stuck_child])), "all of them to end", 5)
         self.assertEqual(os.listdir(self.path("jobs")), [])
         self.assertFalse(os.path.exists(self.path("open/pid")))
         self.bind_again(daemon)

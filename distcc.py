@@ -949,6 +949,7 @@ def read_host_list(environment):
 #   - Who finds no slot queues at the turnstile, a lock that one waiter holds. That one looks
 #     for a slot every 20 ms; the rest sleep in flock, and the kernel lets them in about in the
 #     order of their arrival. A newcomer that finds the turnstile locked does not jump the queue.
+#     Every 20 s the sleepers look for themselves, for the first one may have been suspended.
 #   - Who comes to a free slot of a slow host while faster ones are full leaves it alone if so few
 #     wait that all would be done sooner on the fast ones: the last jobs of a build decide its end.
 #   - This machine has two pools with the limit of `localhost`: one for compiles and links, one
@@ -2628,6 +2629,7 @@ def usage_error(text):
 def print_text(text):
     """Return a handler of an option that prints text."""
     def handler(words, environment):
+        """Print it; return the exit status."""
         write_fully(1, text.encode())
         return 0
     return handler

@@ -64,7 +64,8 @@ class Result:
 
     def __repr__(self):
         return "status %d\nstdout %s\nstderr %s" % (
-            self.status, self.stdout.decode(errors="replace"), self.stderr.decode(errors="replace"))
+            self.status, self.stdout.decode(errors="replace"),
+            self.stderr.decode(errors="replace"))
 
 
 def run(argv, cwd=None, env=None, data=None, timeout_s=PATIENCE_S):

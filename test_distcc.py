@@ -431,7 +431,7 @@ class ShapeTest(unittest.TestCase):
 class LoadedModulesTest(SystemCase):
     """What a client process may not load, because each costs milliseconds a job."""
 
-    DEAR = """subprocess socket signal re argparse tempfile shutil logging enum struct
+    DEAR = """os subprocess socket signal re argparse tempfile shutil logging enum struct
         hashlib random typing collections functools selectors contextlib locale encodings.idna
         ctypes pathlib json site ipaddress traceback warnings datetime threading glob fnmatch
         string textwrap inspect dataclasses weakref heapq bisect operator keyword reprlib
@@ -455,7 +455,9 @@ class LoadedModulesTest(SystemCase):
     def test_remote_compile(self):
         """Names, locks, preprocessor, connection, object: with _socket, select, time."""
         with Daemon() as daemon:
-            self.write("one.c", '#include <stdio.h>\n' + ONE_C)
+            self.write("own.h", '#pragma once\n#pragma GCC visibility push(default)\n'
+                                'static const char *form = "FOUR" "%:";\n')
+            self.write("one.c", '#include <stdio.h>\n#include "own.h"\n' + ONE_C)
             names = self.loaded("gcc", "-MD", "-g", "-c", "one.c", hosts=daemon.host)
             check_jobs(daemon, 1)
         self.assertEqual(sorted(names & set(self.DEAR)), [])
@@ -4701,12 +4703,16 @@ class SlowCompilerCase(FaultCase):
         self.compiler("sleep 1000 & echo $$ $! >> %s; wait\n" % self.path("open/pids"))
 
     def wait_for_compilers(self, number=1):
-        """Wait until so many compilers have started; return the ids of all their processes."""
+        """Wait until so many compilers have started and the daemon's children watch them; return
+        the ids of all their processes."""
         def started():
             if os.path.exists(self.path("open/pids")):
                 pids = [int(pid) for pid in self.read("open/pids").split()]
                 return pids if len(pids) == 2 * number else None
-        return wait_until(started, "%d compilers" % number)
+        pids = wait_until(started, "%d compilers" % number)
+        wait_until(lambda: all(state_of(int(state_of(pid)[1]))[:1] == ["S"] for pid in pids[::2]),
+                   "the children to wait")
+        return pids
 
     def submit_job(self, daemon, data=None):
         """Send a request that starts the slow compiler; return the connection."""
@@ -4844,7 +4850,9 @@ class LoadTest(FaultCase):
         self.assertEqual([statuses.count(status) for status in (0, 101 << 8, 108 << 8, 109 << 8)],
                          [210, 30, 30, 30])
         self.assertEqual(after[1:], before[1:])
-        self.assertLess(after[0] - before[0], 512)
+        # PyPy goes on compiling what runs often; 300 jobs that lost 10 KiB each would show.
+        most = 3000 if sys.implementation.name == "pypy" else 512
+        self.assertLess(after[0] - before[0], most)
 
 
 class TroubleTest(FaultCase):

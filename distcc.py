@@ -403,6 +403,8 @@ DEFAULT_LIMIT = 4                       # slots of a volunteer that names no lim
 MOST_SLOTS = 1000
 MOST_HOSTS_BYTES = 1024 * 1024
 CONNECT_TIMEOUT_S = 4.0                 # for each address of a host
+ANNOUNCE_MS = 10                        # the preprocessor works meanwhile, and takes longer
+MOST_ANNOUNCED_BYTES = 16384            # a new connection takes them at once
 IO_TIMEOUT_S = 300.0
 BACKOFF_PERIOD_S = 60.0
 SLOT_POLL_S = 0.02                      # how often the first in the queue looks for a slot
@@ -1565,6 +1567,10 @@ class Preprocessor:
             options += ["-x", job.given_language]
         return [job.compiler, "-E"] + self.colour + options + [job.source]
 
+    def remote_command(self):
+        """Return the argv for the volunteer."""
+        return remote_command(self.job, self.colour, self.directives_only)
+
     def start(self):
         """Start the run, unless the source needs none. Raises OSError."""
         if self.job.language in PREPROCESSED_LANGUAGES:
@@ -1857,11 +1863,12 @@ def packs_by_macro(text):
 
 class Connection:
     """A connection to a volunteer in the making: begun while the preprocessor works, finished
-    when its text is there. socket: the connected socket after finish()."""
+    when its text is there. socket: the connected socket after finish(); announced: the command
+    that the volunteer knows already, or None."""
 
     def __init__(self, host):
         """host: the Host; nothing happens yet."""
-        self.host, self.socket, self.fault = host, None, None
+        self.host, self.socket, self.announced, self.fault = host, None, None, None
         self.addresses = []
 
     def start(self):
@@ -1898,21 +1905,48 @@ class Connection:
 
         timeout_s: of each later step on the socket."""
         import _socket
-        import select
         while self.socket:
-            poll = select.poll()
-            poll.register(self.socket.fileno(), select.POLLOUT)
-            if poll.poll(CONNECT_TIMEOUT_S * 1000):
+            if self.is_writable(CONNECT_TIMEOUT_S * 1000):
                 code = self.socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-                if not code:
+                if not code and not self.has_ended():
                     self.socket.settimeout(timeout_s)
                     return
-                self.fault = OSError(code, posix.strerror(code))
+                self.fault = OSError(code, posix.strerror(code or errno.ECONNRESET))
             else:
                 self.fault = OSError(errno.ETIMEDOUT, "no answer within %g s" % CONNECT_TIMEOUT_S)
             self.try_next_address()
         reason = (self.fault and self.fault.strerror) or "no address"
         raise HostFailed(EXIT_CONNECT_FAILED, "cannot connect: " + reason, reached=False)
+
+    def is_writable(self, timeout_ms):
+        """Wait until the connection stands or has failed; tell whether it is so."""
+        import select
+        poll = select.poll()
+        poll.register(self.socket.fileno(), select.POLLOUT)
+        return bool(poll.poll(timeout_ms))
+
+    def has_ended(self):
+        """Tell whether the other end hung up without a word, as a daemon that was killed does."""
+        import _socket
+        try:
+            return self.socket.recv(1, _socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def announce(self, argv):
+        """Send the command ahead of the text, if the connection stands within ANNOUNCE_MS:
+        distccd.py then starts the compiler, and any other daemon waits for the rest."""
+        command = pack_command(argv)
+        if self.socket and len(command) <= MOST_ANNOUNCED_BYTES and self.is_writable(ANNOUNCE_MS):
+            try:
+                if self.socket.send(command) < len(command):
+                    raise OSError(errno.EAGAIN, posix.strerror(errno.EAGAIN))
+                self.announced = argv
+            except OSError as error:
+                self.fault = error
+                self.try_next_address()
 
     def cork(self, on):
         """Hold back (or let go) packets that are not full, where the system can."""
@@ -1922,15 +1956,12 @@ class Connection:
 
     def send_file(self, descriptor, size):
         """Send `size` bytes of a file, without taking them into memory."""
-        import select
         offset = 0
         while offset < size:
             try:
                 sent = posix.sendfile(self.socket.fileno(), descriptor, offset, size - offset)
             except BlockingIOError:
-                poll = select.poll()
-                poll.register(self.socket.fileno(), select.POLLOUT)
-                if not poll.poll(self.socket.gettimeout() * 1000):
+                if not self.is_writable(self.socket.gettimeout() * 1000):
                     raise TimeoutError(errno.ETIMEDOUT, "timed out")
                 continue
             if not sent:
@@ -1961,7 +1992,7 @@ class Connection:
         """Hang up; a volunteer at work ends the job then."""
         if self.socket:
             self.socket.close()
-            self.socket = None
+        self.socket = self.announced = None
 
 
 def remote_command(job, colour, directives_only):
@@ -1980,17 +2011,23 @@ def remote_command(job, colour, directives_only):
                "-o", job.output.rpartition("/")[2]])
 
 
-def send_request(connection, argv, text, size):
-    """Send DIST ARGC ARGV… DOTI. A volunteer that hangs up early may have said why, so a
-    broken connection is left for recv_reply to find. text, size: descriptor and bytes."""
+def pack_command(argv):
+    """Return the first half of a request: DIST ARGC ARGV…"""
     words = [fsencode(word) for word in argv]
     parts = [pack_header(b"DIST", PROTOCOL_VERSION), pack_header(b"ARGC", len(words))]
     for word in words:
         parts += [pack_header(b"ARGV", len(word)), word]
-    parts.append(pack_header(b"DOTI", size))
+    return b"".join(parts)
+
+
+def send_request(connection, argv, text, size):
+    """Send what is not yet announced, and DOTI. A volunteer that hangs up early may have said
+    why, so a broken connection is left for recv_reply to find. text, size: descriptor and
+    bytes."""
+    command = b"" if connection.announced else pack_command(argv)
     try:
         connection.cork(1)
-        connection.socket.sendall(b"".join(parts))
+        connection.socket.sendall(command + pack_header(b"DOTI", size))
         connection.send_file(text, size)
         connection.cork(0)
     except (BrokenPipeError, ConnectionResetError) as error:
@@ -2327,9 +2364,10 @@ def distribute(job, environment):
         compilers, urgent, later = own_pools(directory, hosts)
         preprocess(preprocessor, urgent if search.host else later, search, environment)
         search.size = preprocessor.size
-        connection = search.connect(seconds_setting(environment, "DISTCC_IO_TIMEOUT",
-                                                    IO_TIMEOUT_S) or IO_TIMEOUT_S)
-        return compile_there(job, preprocessor, connection, search, environment)
+        argv = preprocessor.remote_command()
+        connection = search.connect(argv, seconds_setting(
+            environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S)
+        return compile_there(job, argv, preprocessor, connection, search, environment)
     finally:
         preprocessor.kill()
         search.release()
@@ -2410,9 +2448,17 @@ class VolunteerSearch:
             self.connection = Connection(self.host)
             self.connection.start()
 
-    def connect(self, timeout_s):
+    def announce(self, argv):
+        """Tell the volunteer what is to come, if it is known and quickly reached."""
+        if self.connection:
+            self.connection.announce(argv)
+
+    def connect(self, argv, timeout_s):
         """Return a Connection, after a wait for a slot if need be. Raises HostFailed when no
-        host can be reached."""
+        host can be reached. argv: the command; if another one was announced, that is undone."""
+        if self.connection and self.connection.announced not in (None, argv):
+            self.connection.close()
+            self.connection = None
         while True:
             if not self.host:
                 self.settle(self.pool.wait(self.size))
@@ -2458,6 +2504,7 @@ def preprocess(preprocessor, pool, search, environment):
     try:
         preprocessor.start()
         search.start_connection()
+        search.announce(preprocessor.remote_command())
         preprocessor.finish()
     finally:
         if slot is not None:
@@ -2488,13 +2535,12 @@ def wait_for_own_slot(environment):
         posix.set_inheritable(slot, True)
 
 
-def compile_there(job, preprocessor, connection, search, environment):
+def compile_there(job, argv, preprocessor, connection, search, environment):
     """Have the volunteer compile; leave what the compiler would have left; return its status.
 
     Raises RunLocally and HostFailed as distribute does."""
     import time
     host = search.host
-    argv = remote_command(job, preprocessor.colour, preprocessor.directives_only)
     notice("compile %s on %s" % (job.source, host))
     debug("there: " + " ".join(argv))
     try:
@@ -2691,7 +2737,7 @@ def explain(words, environment):
         preprocessor = Preprocessor(job, path, environment, [])
     except (RunLocally, OSError) as reason:
         return print_lines("runs here: %s" % reason)
-    there = remote_command(job, [], preprocessor.directives_only)
+    there = preprocessor.remote_command()
     preparation = ["preprocessed here:  " + " ".join(preprocessor.command())]
     return print_lines("is distributed: %s is compiled to %s" % (job.source, job.output),
                        *preparation * (job.language in PREPROCESSED_FORM),

@@ -78,6 +78,7 @@ MOST_LINGERING = 64                     # connections turned away whose bytes ar
 LOOP_S = 0.25                           # how soon the accept loop sees a signal or a dead child
 ACCEPT_PAUSE_S = 0.1                    # after accept or fork failed for want of resources
 
+EARLY_START_S = 2.0                     # so long a compiler may wait for the client to preprocess
 PLACE_POLL_MS = 3                       # the one that waits for a compiler's place looks so often
 TURN_POLL_MS = 50                       # the others see at least so often whether it is their turn
 COMPILE_POLL_MS = 500                   # a compiler that left its pipes to others is noticed
@@ -417,11 +418,12 @@ class Command:
 
     compiler: its first word. action: "-c" or "-S". options: the words that may go to the
     compiler. source: the input's name as the client gave it, for the log. language: the
-    preprocessed form, as -x names it. directives_only: macros are still to be expanded."""
+    preprocessed form, as -x names it. directives_only: macros are still to be expanded.
+    family: what family_of() says of the compiler, None until it is asked."""
 
     def __init__(self, compiler):
         self.compiler = compiler
-        self.action = self.source = self.language = None
+        self.action = self.source = self.language = self.family = None
         self.options = []
         self.assembler_words = []
         self.preprocessed = self.directives_only = self.arch_given = False
@@ -709,17 +711,17 @@ class Compile:
 
     messages: {"stdout": bytearray, "stderr": bytearray}, bounded; what is more is thrown away."""
 
-    def __init__(self, argv, directory, environment, source, peer):
-        """Start the compiler. argv: list of str; source: buffers for its stdin, or None.
+    def __init__(self, argv, directory, environment, from_stdin, peer):
+        """Start the compiler. argv: list of str; from_stdin: whether it is to be given source.
 
         Raises OSError, Refused (110)."""
         self.peer = peer
-        self.source = [memoryview(piece) for piece in source or () if len(piece)]
+        self.source = []
         self.messages = {"stdout": bytearray(), "stderr": bytearray()}
         try:
             self.process = subprocess.Popen(
                 argv, cwd=directory, env=environment, start_new_session=True,
-                stdin=subprocess.DEVNULL if source is None else subprocess.PIPE,
+                stdin=subprocess.PIPE if from_stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         except (FileNotFoundError, PermissionError) as error:
             raise Refused(EXIT_COMPILER_MISSING, "cannot run %s: %s"
@@ -730,7 +732,6 @@ class Compile:
         self.watch(self.process.stdin, select.POLLOUT, self.feed)
         self.watch(self.process.stdout, select.POLLIN, self.collect)
         self.watch(self.process.stderr, select.POLLIN, self.collect)
-        self.poller.register(peer.in_fd, select.POLLIN)
 
     def watch(self, pipe, event, action):
         """Have action(pipe) called when a pipe of the compiler is ready."""
@@ -739,10 +740,13 @@ class Compile:
             self.pipes[pipe.fileno()] = pipe, action
             self.poller.register(pipe.fileno(), event)
 
-    def run(self, lifetime_s):
-        """Return the raw wait status once the compiler has ended; lifetime_s: 0 for no bound.
+    def run(self, source, lifetime_s):
+        """Feed the compiler and return its raw wait status once it has ended.
 
-        Raises ClientGone, Refused (too long, or the client sent more than a request)."""
+        source: buffers; lifetime_s: 0 for no bound. Raises ClientGone, Refused (too long, or
+        the client sent more than a request)."""
+        self.source = [memoryview(piece) for piece in source if len(piece)]
+        self.poller.register(self.peer.in_fd, select.POLLIN)
         deadline = time.monotonic() + lifetime_s if lifetime_s else None
         while self.pipes:
             wait_ms = COMPILE_POLL_MS
@@ -859,18 +863,35 @@ class Places:
         fcntl.lockf(self.fd, fcntl.LOCK_UN, 1, index)
 
     def take(self, peer):
-        """Wait for a place and hold it. Raises ClientGone, Refused (the client spoke)."""
+        """Wait for a place, and hold it, unless we have one. Raises ClientGone, Refused (the
+        client spoke)."""
+        if self.held is not None:
+            return
         pause_ms = 1
         while not self.try_lock(self.count):
             peer.watch(pause_ms)
             pause_ms = min(TURN_POLL_MS, 2 * pause_ms)
         try:
-            while self.held is None:
-                self.held = next(filter(self.try_lock, range(self.count)), None)
-                if self.held is None:
-                    peer.watch(PLACE_POLL_MS)
+            while not self.take_now():
+                peer.watch(PLACE_POLL_MS)
         finally:
             self.unlock(self.count)
+
+    def take_now(self):
+        """Hold a place if one is free; tell whether it is so."""
+        self.held = next(filter(self.try_lock, range(self.count)), None)
+        return self.held is not None
+
+    def take_unwanted(self):
+        """The same, but leave it to those who wait, if any do."""
+        return not self.wanted() and self.take_now()
+
+    def wanted(self):
+        """Tell whether someone waits for a place."""
+        if not self.try_lock(self.count):
+            return True
+        self.unlock(self.count)
+        return False
 
     def release(self):
         """Give the place back, if one is held."""
@@ -1221,19 +1242,21 @@ def language_of(source, compiler):
 
 # -------------------------------------------------------------------------------------------
 # Request and reply: what is read from the client and written to it
-# Peer recv_request send_reply send_refusal
+# Peer recv_command recv_source send_reply send_refusal
 # -------------------------------------------------------------------------------------------
 
 class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
 
     name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
-    which the whole request must be here."""
+    which the whole request must be here. while_waiting: what to call again and again while
+    bytes of the request are awaited, or None."""
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
         self.silence_s = silence_timeout_s()
         self.received = self.sent = 0
+        self.while_waiting = None
         self.limit = time.monotonic() + SILENCES_PER_REQUEST * self.silence_s
         self.reader, self.writer = select.poll(), select.poll()
         self.reader.register(in_fd, select.POLLIN)
@@ -1259,7 +1282,13 @@ class Peer:
         wait_s = min(self.silence_s, self.limit - time.monotonic())
         if wait_s <= 0:
             raise Refused(EXIT_IO_ERROR, "the request came too slowly")
-        if not self.reader.poll(1000 * wait_s) and wait_s == self.silence_s:
+        silent_at = time.monotonic() + wait_s
+        while self.while_waiting and time.monotonic() < silent_at:
+            if self.reader.poll(PLACE_POLL_MS):
+                return
+            self.while_waiting()
+        rest_s = max(0.0, silent_at - time.monotonic())
+        if not self.reader.poll(1000 * rest_s) and wait_s == self.silence_s:
             raise Refused(EXIT_IO_ERROR, "nothing came for %g s" % self.silence_s)
 
     def watch(self, timeout_ms):
@@ -1335,11 +1364,10 @@ class Peer:
             left -= len(piece)
 
 
-def recv_request(peer):
-    """Return (argv, source) of the one request: list of str and a writable buffer.
+def recv_command(peer):
+    """Return argv, a list of str, the first half of the one request.
 
-    Each length is bounded before memory is taken. Raises WireError, Refused, ClientGone,
-    MemoryError."""
+    Each length is bounded before memory is taken. Raises WireError, Refused, ClientGone."""
     receive = peer.receive
     version = read_header(receive, b"DIST", 0xffffffff)
     if version != PROTOCOL_VERSION:
@@ -1354,14 +1382,15 @@ def recv_request(peer):
             raise WireError(EXIT_PROTOCOL_ERROR, "command longer than %d bytes"
                             % MAX_COMMAND_BYTES)
         argv.append(os.fsdecode(read_exactly(receive, length, "ARGV")))
-    return argv, recv_source(peer, read_header(receive, b"DOTI", MAX_SOURCE_BYTES))
+    return argv
 
 
-def recv_source(peer, length):
-    """Return a buffer with the `length` bytes of source that the peer sends.
+def recv_source(peer):
+    """Return a writable buffer with the source, the other half of the request.
 
     Anonymous memory becomes real as bytes arrive: who announces much and sends nothing takes
     nothing. Raises WireError, Refused, ClientGone, MemoryError."""
+    length = read_header(peer.receive, b"DOTI", MAX_SOURCE_BYTES)
     if not length:
         return bytearray()
     try:
@@ -1508,10 +1537,14 @@ def sweep_one(path, least_age_s):
         os.close(fd)
 
 
+OUTPUT_NAMES = {"-c": "output.o", "-S": "output.s"}
+
+
 def compiler_argv(command, compiler, family, source, output):
     """Return the words that run the compiler. source: "-" or a path; output: a path."""
     argv = [compiler] + command.options
     if family == "gcc":
+        argv.append("-pipe")            # the assembler works while the compiler does
         # gcc opens the file that a line marker names to quote the line, whatever file that is.
         # (clang quotes the text that it was given.) Last, so that no option undoes it; twice,
         # so that an option that takes the next word does not swallow it.
@@ -1534,6 +1567,9 @@ class Worker:
     def __init__(self, options, places=None):
         """places: Places, or None where one process serves one job at a time."""
         self.options, self.places = options, places
+        self.run = None                 # the job's Compile, once it is started
+        self.directory = JobDirectory()
+        self.early_until = 0.0          # time.monotonic() at which an early start is given up
         self.path = clean_path(os.environ.get("PATH") or os.defpath)
         self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
                             RECURSION_GUARD: str(RECURSION_LIMIT)}
@@ -1596,54 +1632,111 @@ class Worker:
         """Read a request, compile, reply; return the outcome for the log.
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
-        argv, source = recv_request(peer)
+        argv = recv_command(peer)
         self.title = printable(" ".join(argv[:1])) + ": "
-        self.at_work = True
-        command = rebuild_command(argv)
-        self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
-        compiler = find_compiler(command.compiler, self.path, self.options.allow_compiler)
-        directory = JobDirectory()
         try:
+            command = rebuild_command(argv)
+            self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
+            compiler = find_compiler(command.compiler, self.path, self.options.allow_compiler)
+        except Refused:
+            recv_source(peer)           # or the answer is lost in the reset that this would meet
+            raise
+        try:
+            self.start_early(peer, command, compiler)
+            source = recv_source(peer)
+            peer.while_waiting = None
+            self.at_work = True
             if self.places:
                 self.places.take(peer)
-            directory.make()
-            status = self.compile_job(peer, command, compiler, source, directory.path)
+            status = self.compile_job(peer, command, compiler, source)
             return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
         finally:
             self.unstoppable = True
-            directory.remove()
+            self.end_compiler()
+            self.directory.remove()
             if self.places:
                 self.places.release()
 
-    def compile_job(self, peer, command, compiler, source, directory):
-        """Run the compiler in the job's directory and reply; return the wait status."""
-        environment = dict(self.environment, TMPDIR=directory)
-        family = family_of(compiler, environment)
+    def start_early(self, peer, command, compiler):
+        """Start the compiler while the client still preprocesses, which saves its start later.
+
+        It has a place that nobody needs, and not for long: see give_way(). Its faults are met
+        again when the source is here, for an answer given now might be lost."""
+        if not self.places or self.options.no_fifo or not self.places.take_unwanted():
+            return
+        self.unstoppable = True
+        try:
+            self.directory.make()
+            self.start_compiler(peer, command, compiler, "-")
+        except (OSError, Refused) as error:
+            log("debug", "%s: no early start: %s" % (peer.name, error))
+            self.give_up_early()
+        self.early_until = time.monotonic() + EARLY_START_S
+        peer.while_waiting = self.give_way
+        self.unstoppable = False
+        self.check_stop()
+
+    def give_way(self):
+        """End what start_early() began if that has waited too long, or a whole request needs
+        the place: one that is not whole must not keep others out."""
+        if self.run and (self.places.wanted() or time.monotonic() > self.early_until):
+            self.give_up_early()
+            self.unstoppable = False
+            self.check_stop()
+
+    def give_up_early(self):
+        """Undo what start_early() did."""
+        self.end_compiler()
+        self.directory.remove()
+        self.places.release()
+
+    def start_compiler(self, peer, command, compiler, name):
+        """Start the compiler on the source called name; "-" is its standard input.
+
+        Raises OSError, Refused. To be called while `unstoppable`."""
+        environment = dict(self.environment, TMPDIR=self.directory.path)
+        output = os.path.join(self.directory.path, OUTPUT_NAMES[command.action])
+        argv = compiler_argv(command, compiler, self.family(command, compiler), name, output)
+        log("debug", "%s: running %s" % (peer.name, printable(" ".join(argv), 2000)))
+        self.run = Compile(argv, self.directory.path, environment, name == "-", peer)
+        self.note_group(self.run.process.pid)
+
+    def family(self, command, compiler):
+        """Return the compiler's family, found out once for a command."""
+        if command.family is None:
+            command.family = family_of(compiler, self.environment)
+        return command.family
+
+    def end_compiler(self):
+        """End what is left of the compiler, if it was started."""
+        if self.run:
+            self.unstoppable = True
+            self.run.end()
+            self.note_group(0)
+            self.run = None
+
+    def compile_job(self, peer, command, compiler, source):
+        """Have the source compiled in the job's directory and reply; return the wait status."""
+        family = self.family(command, compiler)
         disarm_source(source, command.directives_only or family != "gcc")
         source = [source]
         if family != "clang" and command.language != "assembler":
             source.insert(0, guard_source(source[0]))
-        output = os.path.join(directory, "output.o" if command.action == "-c" else "output.s")
-        name = "-"
-        if self.options.no_fifo:
-            name = write_source(directory, source)
-        argv = compiler_argv(command, compiler, family, name, output)
-        log("debug", "%s: running %s" % (peer.name, printable(" ".join(argv), 2000)))
         self.unstoppable = True
-        run = Compile(argv, directory, environment, None if self.options.no_fifo else source, peer)
-        self.note_group(run.process.pid)
-        try:
-            self.unstoppable = False
-            self.check_stop()
-            status = run.run(self.options.job_lifetime)
-        finally:
-            self.unstoppable = True
-            run.end()
-            self.note_group(0)
+        if not self.run:
+            self.directory.make()
+            name = write_source(self.directory.path, source) if self.options.no_fifo else "-"
+            self.start_compiler(peer, command, compiler, name)
+        run = self.run
+        self.unstoppable = False
+        self.check_stop()
+        status = run.run([] if self.options.no_fifo else source, self.options.job_lifetime)
+        self.end_compiler()
         if self.places:
             self.places.release()       # a client that is slow to read must not hold it
         blame_machine(status, run.messages["stderr"])
-        send_reply(peer, status, run.messages["stderr"], run.messages["stdout"], output)
+        send_reply(peer, status, run.messages["stderr"], run.messages["stdout"],
+                   os.path.join(self.directory.path, OUTPUT_NAMES[command.action]))
         return status
 
 
@@ -1683,7 +1776,8 @@ def write_source(directory, source):
 def explain_fault(error):
     """Return (level for the log, exit code, reason) for whatever ended a job."""
     if isinstance(error, (Refused, WireError)):
-        return "warning", error.code, str(error)
+        # Clients that have sent their command may find that the job had better stay with them.
+        return "info" if error.code == EXIT_TRUNCATED else "warning", error.code, str(error)
     if isinstance(error, MemoryError):
         return "error", EXIT_OUT_OF_MEMORY, "out of memory"
     if isinstance(error, OSError):

@@ -2257,11 +2257,14 @@ class BuildTest(SystemCase):
         """kill -9 while it works: warnings, and the same objects."""
         plain = self.plain()
         os.mkfifo(self.path("gate"))
-        self.script("there/gcc", "exec cat %s\n" % self.path("gate"))
+        self.write("at work", "")
+        os.chmod(self.path("at work"), 0o666)
+        self.script("there/gcc", "cat > /dev/null; echo >> '%s'; exec cat %s\n"
+                    % (self.path("at work"), self.path("gate")))
         doomed = self.daemon(env={"PATH": self.path_with("there")})
         good = self.daemon()
         killer = threading.Thread(target=lambda: (
-            wait_until(lambda: doomed.log().count(": running ") == 2, "two jobs at work"),
+            wait_until(lambda: self.read("at work") == b"\n\n", "two jobs at work"),
             kill_group(doomed.process.pid)))
         killer.start()
         self.addCleanup(killer.join)
@@ -4570,7 +4573,7 @@ class ProtocolFaultTest(FaultCase):
 
     def test_cut_short(self):
         """A request that ends anywhere is answered as cut short; nothing of it is compiled."""
-        self.compiler("echo run >> %s/runs\n" % self.path("open"))
+        self.compiler("cat > /dev/null; echo run >> %s/runs\n" % self.path("open"))
         daemon = self.serve()
         request = pack_request(COMPILE)
 
@@ -4853,6 +4856,77 @@ class LoadTest(FaultCase):
         # PyPy goes on compiling what runs often; 300 jobs that lost 10 KiB each would show.
         most = 3000 if sys.implementation.name == "pypy" else 512
         self.assertLess(after[0] - before[0], most)
+
+
+class EarlyStartTest(SlowCompilerCase):
+    """The compiler is started before its source is here, if nobody else needs the place."""
+
+    REQUEST = pack_request(COMPILE)
+    COMMAND, SOURCE = REQUEST[:REQUEST.index(b"DOTI")], REQUEST[REQUEST.index(b"DOTI"):]
+
+    def start(self, *options):
+        """Serve with a compiler that notes its start, and copies its source to the output."""
+        self.compiler("echo $$ >> %s; cat > $out\n" % self.path("open/pids"))
+        return self.serve(*options)
+
+    def wait_for_start(self, number=1):
+        """Wait until so many compilers have been started in all; return their process ids."""
+        return wait_until(lambda: os.path.exists(self.path("open/pids"))
+                          and self.read("open/pids").count(b"\n") == number
+                          and [int(pid) for pid in self.read("open/pids").split()],
+                          "%d compilers" % number)
+
+    def test_started_early(self):
+        """The command is enough for a start; the source makes the same process end."""
+        daemon = self.start()
+        connection = self.submit_job(daemon, self.COMMAND)
+        self.wait_for_start()
+        connection.sendall(self.SOURCE)
+        answer = parse_answer(read_to_end(connection))
+        self.assertEqual(answer.status, 0)
+        self.assertTrue(answer.object.endswith(self.SOURCE[12:]))
+        self.wait_for_start(1)
+        self.check_no_jobs_left()
+
+    def test_gives_way(self):
+        """A whole request gets the place at once, and the early one its turn afterwards."""
+        daemon = self.start("--jobs", "1")
+        early = self.submit_job(daemon, self.COMMAND)
+        first, = self.wait_for_start()
+        late = self.submit_job(daemon, self.COMMAND + self.SOURCE[:-1])
+        whole = self.submit_job(daemon)
+        self.assertEqual(parse_answer(read_to_end(whole)).status, 0)
+        wait_until(lambda: is_gone(first), "the end of the first compiler", 1)
+        for connection, rest in ((early, self.SOURCE), (late, self.SOURCE[-1:])):
+            connection.sendall(rest)
+            self.assertEqual(parse_answer(read_to_end(connection)).status, 0)
+        self.check_no_jobs_left()
+
+    def test_ends(self):
+        """When the client leaves, or says nothing for two seconds."""
+        daemon = self.start()
+        for leave in (True, False):
+            connection = self.submit_job(daemon, self.COMMAND)
+            pid, = self.wait_for_start()
+            os.unlink(self.path("open/pids"))
+            if leave:
+                connection.close()
+            wait_until(lambda: is_gone(pid) and not os.listdir(self.path("jobs")),
+                       "the end of the compiler", 5)
+        connection.sendall(self.SOURCE)
+        self.assertEqual(parse_answer(read_to_end(connection)).status, 0)
+        self.check_no_jobs_left()
+
+    def test_cannot_start(self):
+        """A fault is told when the source is here."""
+        daemon = self.start()
+        os.chmod(self.path("jobs"), 0o500)
+        connection = self.submit_job(daemon, self.COMMAND)
+        wait_until(lambda: "no early start" in daemon.log(), "the attempt")
+        connection.sendall(self.SOURCE)
+        self.check_refused(parse_answer(read_to_end(connection)), 107)
+        os.chmod(self.path("jobs"), 0o777)
+        self.check_serves(daemon)
 
 
 class TroubleTest(FaultCase):

@@ -412,7 +412,7 @@ LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs 
 MOST_WAITERS_COUNTED = 100
 TURN_S = 20.0                           # then a waiter looks for itself: the first may be stopped
 LOCAL_WAIT_S = 60.0                     # then a job runs here, slot or none
-TEXT_WINDOW_BYTES = 256 * 1024
+TEXT_WINDOW_BYTES = 96 * 1024
 WINDOW_OVERLAP_BYTES = 8192             # holds a line marker with the longest path
 ENDING_SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 

@@ -472,6 +472,74 @@ class LoadedModulesTest(SystemCase):
                 self.assertEqual(sorted(names & set(self.DEAR + ["_socket", "select"])), [])
 
 
+class AnnouncementTest(SystemCase):
+    """The command is sent while the preprocessor works, and taken back when it changes."""
+
+    def accept(self, listener):
+        """Return the next connection to a listener, closed when the test ends."""
+        connection, _ = listener.accept()
+        self.addCleanup(connection.close)
+        connection.settimeout(PATIENCE_S)
+        return connection
+
+    def announced(self, text, others=""):
+        """Compile one.c with this text; return what a connection brings before the text is
+        preprocessed, that connection, the listener and the client, which waits for `go`.
+
+        others: more hosts."""
+        self.write("one.c", text)
+        self.script("bin/gcc", "while ! [ -e %s ]; do sleep 0.01; done; exec %s \"$@\"\n"
+                    % (self.path("go"), shutil.which("gcc")))
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        listener.settimeout(PATIENCE_S)
+        client = self.start("gcc", "-c", "one.c", PATH=self.path_with("bin"),
+                            hosts="127.0.0.1:%d %s" % (listener.getsockname()[1], others))
+        connection = self.accept(listener)
+        return connection.recv(65536), connection, listener, client
+
+    def test_sent_early(self):
+        """On the one connection, the text follows the command."""
+        command, connection, _, client = self.announced("int one = 1;\n")
+        self.assertTrue(command.startswith(b"DIST00000001ARGC"))
+        self.assertTrue(command.endswith(b"ARGV00000005one.o"))
+        self.assertIn(b"-fdirectives-only", command)
+        self.write("go", "")
+        self.assertEqual(connection.recv(4, socket.MSG_WAITALL), b"DOTI")
+        connection.sendall(REPLY.replace(b"00000004err\n", b"00000000").replace(
+            b"00000004out\n", b"00000000"))
+        self.succeed(self.finish(client))
+        self.assertEqual(self.read("one.o"), b"object")
+
+    def test_taken_back(self):
+        """Text that must be preprocessed in another way goes with its command, elsewhere."""
+        command, connection, listener, client = self.announced("const char *day = __DATE__;\n")
+        self.assertIn(b"-fdirectives-only", command)
+        self.write("go", "")
+        self.assertEqual(connection.recv(1), b"")
+        again = self.accept(listener)
+        request = b""
+        while b"DOTI" not in request:
+            request += again.recv(65536)
+        self.assertTrue(request.startswith(b"DIST00000001ARGC"))
+        self.assertNotIn(b"-fdirectives-only", request)
+        again.close()
+        self.assertEqual(self.finish(client).status, 108)
+
+    def test_hung_up(self):
+        """A volunteer that dies before it has the text is as one that cannot be reached."""
+        with Daemon() as daemon:
+            _, connection, listener, client = self.announced(ONE_C, daemon.host)
+            listener.close()
+            connection.close()
+            self.write("go", "")
+            result = self.finish(client)
+            self.assertEqual(result.status, 0, result)
+            self.assertEqual(len(warnings_in(result)), 1)
+            self.assertIn("trying another host", warnings_in(result)[0])
+            check_jobs(daemon, 1)
+
+
 REQUEST = b"".join([
     b"DIST00000001", b"ARGC00000008", b"ARGV00000003gcc", b"ARGV00000003-O2", b"ARGV00000002-x",
     b"ARGV0000000acpp-output", b"ARGV00000002-c", b"ARGV00000005one.i", b"ARGV00000002-o",

@@ -73,6 +73,8 @@ DRAIN_BYTES = 1024 * 1024               # thrown away, or a reset could overtake
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 30, 10, 3
 
 DEFAULT_MAX_CONNECTIONS = 256
+MAKES_ROOM_AFTER = 1 / 12               # of the silence time-out, when all connections are taken
+ROW_BYTES = 8                           # of what a child tells its parent
 BACKLOG = 256
 MOST_LINGERING = 64                     # connections turned away whose bytes are still drained
 LOOP_S = 0.25                           # how soon the accept loop sees a signal or a dead child
@@ -1577,6 +1579,7 @@ class Worker:
         self.serving = self.at_work = self.unstoppable = False
         self.title = ""
         self.note_group = lambda group: None
+        self.note_whole = lambda: None
 
     def handle_stop(self):
         """For signal handlers: a request to stop. Raises Refused in the job that it ends."""
@@ -1646,6 +1649,7 @@ class Worker:
             source = recv_source(peer)
             peer.while_waiting = None
             self.at_work = True
+            self.note_whole()
             if self.places:
                 self.places.take(peer)
             status = self.compile_job(peer, command, compiler, source)
@@ -1810,11 +1814,12 @@ class CompileServer(socketserver.ForkingTCPServer):
         self.options = options
         self.worker = None
         self.stop_asked = self.in_child = False
-        self.children = {}              # pid: its row in self.groups
+        self.children = {}              # pid: (its row in self.table, when it began)
         self.rows = list(range(options.max_connections))
         # Each child's row says which process group its compiler runs in, for a child that must
-        # be killed cannot end it any more.
-        self.groups = mmap.mmap(-1, 4 * options.max_connections)
+        # be killed cannot end it any more, and whether its request is whole.
+        self.table = mmap.mmap(-1, ROW_BYTES * options.max_connections)
+        self.patience_s = silence_timeout_s() * MAKES_ROOM_AFTER
         self.lingering = collections.deque()
         self.address_family, address = choose_address(options)
         try:
@@ -1852,11 +1857,11 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.shutdown_request(request)
             return
         self.collect_children()
-        if not self.rows:
+        if not self.rows and not self.make_room():
             self.turn_away(request, "busy: %d connections are open" % len(self.children))
             return
         row = self.rows.pop()
-        struct.pack_into("i", self.groups, 4 * row, 0)
+        struct.pack_into("2i", self.table, ROW_BYTES * row, 0, 0)
         try:
             pid = os.fork()
         except OSError as error:
@@ -1865,10 +1870,25 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.turn_away(request, "busy: cannot start a process")
             return
         if pid:
-            self.children[pid] = row
+            self.children[pid] = row, time.monotonic()
             self.close_request(request)
         else:
             self.run_child(request, client_address, row)
+
+    def make_room(self):
+        """End the oldest connection that has been without a whole request for long; tell whether
+        there was one. The silent must not keep others out."""
+        for pid, (row, began) in self.children.items():
+            whole, = struct.unpack_from("i", self.table, ROW_BYTES * row + 4)
+            if not whole and time.monotonic() - began > self.patience_s:
+                log("warning", "child %d is ended: its client is silent, and others come" % pid)
+                kill_quietly(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                del self.children[pid]
+                self.rows.append(row)
+                self.clean_after(pid, row)
+                return True
+        return False
 
     def run_child(self, request, client_address, row):
         """Serve one connection in this child, and exit."""
@@ -1879,8 +1899,9 @@ class CompileServer(socketserver.ForkingTCPServer):
                 self.lingering.pop()[0].close()
             self.in_child = True
             limit_resources(self.options.jobs)
-            self.worker.note_group = lambda group: struct.pack_into("i", self.groups, 4 * row,
-                                                                    group)
+            place = ROW_BYTES * row
+            self.worker.note_group = lambda group: struct.pack_into("i", self.table, place, group)
+            self.worker.note_whole = lambda: struct.pack_into("i", self.table, place + 4, 1)
             self.finish_request(request, client_address)
             self.shutdown_request(request)
             status = 0
@@ -1921,15 +1942,15 @@ class CompileServer(socketserver.ForkingTCPServer):
             except ChildProcessError:
                 ended, status = pid, 0
             if ended:
-                row = self.children.pop(pid)
+                row, _ = self.children.pop(pid)
                 self.rows.append(row)
                 if os.WIFSIGNALED(status):
-                    self.clean_after(pid, row, os.WTERMSIG(status))
+                    log("error", "child %d was killed by signal %d" % (pid, os.WTERMSIG(status)))
+                    self.clean_after(pid, row)
 
-    def clean_after(self, pid, row, signal_number):
+    def clean_after(self, pid, row):
         """A child was killed: end its compiler and remove its directory."""
-        log("error", "child %d was killed by signal %d" % (pid, signal_number))
-        group, = struct.unpack_from("i", self.groups, 4 * row)
+        group, = struct.unpack_from("i", self.table, ROW_BYTES * row)
         if group > 0:
             kill_quietly(-group, signal.SIGKILL)
         sweep_directories(pid)

@@ -4723,15 +4723,30 @@ class SilenceTest(FaultCase):
         wait_until(lambda: not children_of(daemon.process.pid), "the silent ones' children to end")
 
     def test_door_opens_again(self):
-        """Silent connections up to the limit turn others away only until they time out."""
-        daemon = self.serve("--max-connections", "5", DISTCCD_SILENCE_TIMEOUT="0.5")
+        """Silent connections up to the limit turn others away only for a twelfth of the silence
+        time-out; then the oldest one makes room, and not those whose job is at work."""
+        os.mkfifo(self.path("gate"))
+        self.compiler('case "$args" in *-O1*) cat %s;; esac; echo object > $out\n'
+                      % self.path("gate"))
+        daemon = self.serve("--max-connections", "3", DISTCCD_SILENCE_TIMEOUT="24")
         with contextlib.ExitStack() as stack:
-            for _ in range(5):
-                stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
-            answer = wait_until(lambda: [ask(daemon)], "an answer")[0]
+            def connect(data=b""):
+                connection = stack.enter_context(
+                    socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S))
+                connection.sendall(data)
+                return connection
+            working = connect(pack_request(["gcc", "-O1", "-c", "one.i"]))
+            oldest, other = connect(), connect(pack_request(COMPILE)[:-5])
+            answer = ask(daemon)
             self.check_refused(answer, 100)
             self.assertIn(b"busy", answer.messages)
             wait_until(lambda: ask(daemon).status == 0, "a place", 10)
+            self.assertEqual(oldest.recv(1), b"")
+            other.sendall(pack_request(COMPILE)[-5:])
+            self.assertEqual(parse_answer(read_to_end(other)).status, 0)
+            with open(self.path("gate"), "w"):
+                pass
+            self.assertEqual(parse_answer(read_to_end(working)).status, 0)
 
 
 class MemoryTest(FaultCase):

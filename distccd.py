@@ -1578,6 +1578,7 @@ class Worker:
         self.stopping = 0
         self.serving = self.at_work = self.unstoppable = False
         self.title = ""
+        self.command_bytes = None       # of the request, up to the source
         self.note_group = lambda group: None
         self.note_whole = lambda: None
 
@@ -1600,6 +1601,7 @@ class Worker:
         address: the client's, to be checked; None where a super-server has checked it."""
         began = time.monotonic()
         self.title = ""
+        self.command_bytes = None
         self.at_work = self.unstoppable = False
         level, outcome = "info", ""
         try:
@@ -1629,6 +1631,8 @@ class Worker:
                 peer.drain()
         except ClientGone:
             reason += " (and the client has gone)"
+        if code == EXIT_TRUNCATED and peer.received == self.command_bytes:
+            return "debug", "closed without a source"       # the client found that it stays there
         return level, "refused (%d): %s" % (code, reason)
 
     def serve_job(self, peer):
@@ -1636,6 +1640,7 @@ class Worker:
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
         argv = recv_command(peer)
+        self.command_bytes = peer.received
         self.title = printable(" ".join(argv[:1])) + ": "
         try:
             command = rebuild_command(argv)
@@ -1780,8 +1785,7 @@ def write_source(directory, source):
 def explain_fault(error):
     """Return (level for the log, exit code, reason) for whatever ended a job."""
     if isinstance(error, (Refused, WireError)):
-        # Clients that have sent their command may find that the job had better stay with them.
-        return "info" if error.code == EXIT_TRUNCATED else "warning", error.code, str(error)
+        return "warning", error.code, str(error)
     if isinstance(error, MemoryError):
         return "error", EXIT_OUT_OF_MEMORY, "out of memory"
     if isinstance(error, OSError):

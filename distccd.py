@@ -1252,7 +1252,7 @@ class Peer:
 
     name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
     which the whole request must be here. while_waiting: what to call again and again while
-    bytes of the request are awaited, or None."""
+    bytes of the request are awaited, until it returns False; or None."""
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
@@ -1288,7 +1288,8 @@ class Peer:
         while self.while_waiting and time.monotonic() < silent_at:
             if self.reader.poll(PLACE_POLL_MS):
                 return
-            self.while_waiting()
+            if not self.while_waiting():
+                self.while_waiting = None
         rest_s = max(0.0, silent_at - time.monotonic())
         if not self.reader.poll(1000 * rest_s) and wait_s == self.silence_s:
             raise Refused(EXIT_IO_ERROR, "nothing came for %g s" % self.silence_s)
@@ -1572,6 +1573,7 @@ class Worker:
         self.run = None                 # the job's Compile, once it is started
         self.directory = JobDirectory()
         self.early_until = 0.0          # time.monotonic() at which an early start is given up
+        self.times_wanted = 0           # in a row, the place of an early start
         self.path = clean_path(os.environ.get("PATH") or os.defpath)
         self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
                             RECURSION_GUARD: str(RECURSION_LIMIT)}
@@ -1669,7 +1671,7 @@ class Worker:
     def start_early(self, peer, command, compiler):
         """Start the compiler while the client still preprocesses, which saves its start later.
 
-        It has a place that nobody needs, and not for long: see give_way(). Its faults are met
+        It has a place that nobody needs, and not for long: see keep_early(). Its faults are met
         again when the source is here, for an answer given now might be lost."""
         if not self.places or self.options.no_fifo or not self.places.take_unwanted():
             return
@@ -1680,18 +1682,25 @@ class Worker:
         except (OSError, Refused) as error:
             log("debug", "%s: no early start: %s" % (peer.name, error))
             self.give_up_early()
-        self.early_until = time.monotonic() + EARLY_START_S
-        peer.while_waiting = self.give_way
+        else:
+            peer.while_waiting = self.keep_early
+        self.early_until, self.times_wanted = time.monotonic() + EARLY_START_S, 0
         self.unstoppable = False
         self.check_stop()
 
-    def give_way(self):
+    def keep_early(self):
         """End what start_early() began if that has waited too long, or a whole request needs
-        the place: one that is not whole must not keep others out."""
-        if self.run and (self.places.wanted() or time.monotonic() > self.early_until):
-            self.give_up_early()
-            self.unstoppable = False
-            self.check_stop()
+        the place: one that is not whole must not keep others out. Tell whether it goes on.
+
+        Who holds the first place gives way at once and each further one a little later, so that
+        not all do."""
+        self.times_wanted = self.times_wanted + 1 if self.places.wanted() else 0
+        if self.times_wanted <= self.places.held and time.monotonic() < self.early_until:
+            return True
+        self.give_up_early()
+        self.unstoppable = False
+        self.check_stop()
+        return False
 
     def give_up_early(self):
         """Undo what start_early() did."""

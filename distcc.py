@@ -1276,17 +1276,26 @@ class Pool:
 
     def had_better_wait(self, host, size, waited_s):
         """Tell whether a free slot of this slow host is best left alone: all who wait would
-        sooner be done on the faster hosts, though these are full. waited_s: how long we have
-        done so already, which the gain must outweigh."""
+        sooner be done on the faster hosts, though these are full. waited_s: for how long we
+        have; the gain must outweigh it, or as much of it as has passed without any job's end."""
         faster = [other for other in self.hosts if other.key in self.slow
                   and self.slow[other.key] < self.slow.get(host.key, 0)
                   and not self.is_backed_off(other)]
         if not faster:
             return False
         fast_s = sum(self.seconds_for(other, size) for other in faster) / len(faster)
-        gain_s = self.seconds_for(host, size) - fast_s - waited_s
+        gain_s = self.seconds_for(host, size) - fast_s - min(waited_s, self.seconds_idle())
         slots = sum(other.limit for other in faster)
         return gain_s > 0 and not self.more_waiters_than(gain_s * slots / fast_s)
+
+    def seconds_idle(self):
+        """Return for how long no host has finished a job, as far as can be known."""
+        import time
+        try:
+            idle_s = time.time() - posix.stat(self.directory + "/speeds").st_mtime
+        except OSError:
+            return float("inf")
+        return idle_s if idle_s >= 0 else float("inf")
 
     def seconds_for(self, host, size):
         """Return how long a host of known speed takes for a text of `size` bytes."""

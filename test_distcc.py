@@ -1204,6 +1204,17 @@ class PatienceTest(SystemCase):
                     for descriptor in held:
                         os.close(descriptor)
 
+    def test_patience_while_jobs_end(self):
+        """Who has waited long goes on as long as jobs end; when none has for that long, or the
+        time of the last one makes no sense, it is not worth while any more."""
+        self.addCleanup(os.close, self.pool.join_waiters())
+        self.write("speeds", "")
+        for ended_s_ago, expected in ((0, True), (1, True), (4, False), (-60, False)):
+            with self.subTest(ended_s_ago=ended_s_ago):
+                now = time.time()
+                os.utime(self.path("speeds"), (now, now - ended_s_ago))
+                self.assertEqual(self.pool.had_better_wait(self.slow, 1000, 100.0), expected)
+
     def test_unreachable_fast_hosts_do_not_count(self):
         """Nobody waits for a host that is backed off."""
         self.pool.backoff_s = 60.0

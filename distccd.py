@@ -1911,6 +1911,8 @@ class CompileServer(socketserver.ForkingTCPServer):
             while self.lingering:
                 self.lingering.pop()[0].close()
             self.in_child = True
+            if self.stop_asked:         # of us, before we knew who we are
+                self.worker.handle_stop()
             limit_resources(self.options.jobs)
             place = ROW_BYTES * row
             self.worker.note_group = lambda group: struct.pack_into("i", self.table, place, group)

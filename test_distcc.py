@@ -4810,9 +4810,14 @@ class SlowCompilerCase(FaultCase):
                 pids = [int(pid) for pid in self.read("open/pids").split()]
                 return pids if len(pids) == 2 * number else None
         pids = wait_until(started, "%d compilers" % number)
-        wait_until(lambda: all(state_of(int(state_of(pid)[1]))[:1] == ["S"] for pid in pids[::2]),
-                   "the children to wait")
+        for pid in pids[::2]:
+            self.wait_for_watcher(pid)
         return pids
+
+    def wait_for_watcher(self, pid):
+        """Wait until the daemon's child watches this compiler, which may have started before its
+        source was there."""
+        wait_until(lambda: state_of(int(state_of(int(pid))[1]))[:1] == ["S"], "a child to watch")
 
     def submit_job(self, daemon, data=None):
         """Send a request that starts the slow compiler; return the connection."""
@@ -5192,7 +5197,7 @@ class StopTest(SlowCompilerCase):
 
     def test_with_jobs(self):
         """Jobs that end soon, late or (stopped in their tracks) never, half requests, silence."""
-        self.compiler('case "$args" in *-O1*) : > %s; while ! [ -e %s ]; do sleep 0.05; done; '
+        self.compiler('case "$args" in *-O1*) echo $$ > %s; while ! [ -e %s ]; do sleep 0.05; done; '
                       'echo object > $out; exit;; esac\nsleep 1000 & echo $$ $! >> %s; wait\n'
                       % (self.path("open/short"), self.path("stopped"), self.path("open/pids")))
         daemon = self.serve("--jobs", "5", "--pid-file", self.path("open/pid"))
@@ -5204,7 +5209,8 @@ class StopTest(SlowCompilerCase):
         pids = self.wait_for_compilers(2)
         stuck_child = int(state_of(pids[2])[1])
         os.kill(stuck_child, signal.SIGSTOP)
-        wait_until(lambda: os.path.exists(self.path("open/short")), "the short job")
+        self.wait_for_watcher(wait_until(lambda: os.path.exists(self.path("open/short"))
+                                         and self.read("open/short").strip(), "the short job"))
         half = self.submit_job(daemon, pack_request(COMPILE)[:50])
         silent = self.submit_job(daemon, b"D")
         wait_until(lambda: len(children_of(daemon.process.pid)) == 5, "the children")
@@ -5214,7 +5220,8 @@ class StopTest(SlowCompilerCase):
             self.check_refused(parse_answer(read_to_end(connection)), 100)
         wait_until(lambda: "stopping" in daemon.log(), "the stop")
         self.write("stopped", "")
-        self.assertEqual(parse_answer(read_to_end(short)).object, b"object\n")
+        answer = parse_answer(read_to_end(short))
+        self.assertEqual(answer.object, b"object\n", answer)
         answer = parse_answer(read_to_end(long))
         self.check_refused(answer, 100)
         self.assertIn(b"stopping", answer.messages)

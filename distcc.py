@@ -1459,7 +1459,7 @@ def spawn(path, argv, environment, stdout, stderr):
         reset_signals()
         posix.execve(path, argv, environment)
     finally:
-        posix._exit(127)                   # never return into the parent's program
+        posix._exit(127)                # never return into the parent's program
 
 
 def work_file(environment, suffix):
@@ -1718,8 +1718,9 @@ def untrusted_files(text):
     at = text.find(b'" 1')
     while at >= 0:
         start = text.rfind(b"\n", max(0, at - WINDOW_OVERLAP_BYTES), at) + 1
-        if text[start:start + 2] == b"# ":
-            names.add(text[text.find(b'"', start) + 1:at])
+        line = text[start:at]
+        if line[:2] == b"# " and b"\n" not in line and b"\0" not in line:
+            names.add(line[line.find(b'"') + 1:])
         at = text.find(b'" 1', at + 3)
     return {unescape(name) for name in names
             if not name.startswith(TRUSTED_NAMES) and name.rpartition(b"/")[0] != b"/usr/include"}

@@ -3531,6 +3531,21 @@ exec $compiler "$@" -fpreprocessed -fdirectives-only -x cpp-output -c -o "${sour
 """
 
 
+class UntrustedFilesTest(unittest.TestCase):
+    """The names of the user's files in preprocessed text."""
+
+    def test_names(self):
+        """Files that begin, not those returned to, nor what only resembles a line marker."""
+        for text, names in (
+                (b'# 0 "a.c"\n# 1 "b.h" 1\nint b;\n# 2 "a.c" 2\n', {b"b.h"}),
+                (b'# 1 "/opt/x.h" 1 3 4\n# 1 "/usr/include/stdio.h" 1 3 4\n', {b"/opt/x.h"}),
+                (b'# 1 "q\\"\\\\ 1.h" 1\n', {b'q"\\ 1.h'}),
+                (b'char *s = "x" 1;\n/*\n# 1 "nul\0" 1\n*/\n', set()),
+                (b'# 0 "a.c"\nchar *s = "' + b"x" * 9000 + b'" 1;\n', set())):
+            with self.subTest(text=text[:60]):
+                self.assertEqual(distcc.untrusted_files(text), names)
+
+
 class DirectivesOnlyTest(Case):
     """The cases in which the client does without -fdirectives-only are no whim."""
 
@@ -5197,7 +5212,8 @@ class StopTest(SlowCompilerCase):
 
     def test_with_jobs(self):
         """Jobs that end soon, late or (stopped in their tracks) never, half requests, silence."""
-        self.compiler('case "$args" in *-O1*) echo $$ > %s; while ! [ -e %s ]; do sleep 0.05; done; '
+        self.compiler('case "$args" in *-O1*) echo $$ > %s; '
+                      'while ! [ -e %s ]; do sleep 0.05; done; '
                       'echo object > $out; exit;; esac\nsleep 1000 & echo $$ $! >> %s; wait\n'
                       % (self.path("open/short"), self.path("stopped"), self.path("open/pids")))
         daemon = self.serve("--jobs", "5", "--pid-file", self.path("open/pid"))

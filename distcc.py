@@ -1,12 +1,13 @@
 #!/bin/sh
 ''':'
 # Read by sh: start Python without site and environment (7 ms instead of 11), and load this
-# file as a module, so that its cached bytecode serves (5 ms less for each 1000 lines).
+# file as a module, so that its cached bytecode serves (5 ms less for each 1000 lines), without
+# docstrings (0.1 ms).
 # /usr/bin/python3 comes first because a version manager's shim may cost 100 ms. SIGINT ends us
 # without a traceback until the client has its own handler.
 python=/usr/bin/python3
 [ -x "$python" ] || python=python3
-exec "$python" -IS -c '
+exec "$python" -ISOO -c '
 import _signal
 if _signal.getsignal(2) is _signal.default_int_handler:
     _signal.signal(2, _signal.SIG_DFL)
@@ -56,11 +57,14 @@ Files:
 
 import errno
 import posix        # `os` would cost 1.7 ms, an eighth of the client; this is what is beneath it
-import stat
 import sys
 
 import _signal      # `signal` and `socket` build enumerations: 4 and 8 ms, these modules 0.2
 import fcntl
+try:
+    import _stat as stat    # what `stat` takes its functions from, which costs 0.1 ms more
+except ImportError:
+    import stat             # PyPy has no other
 
 VERSION = "1.0"
 
@@ -294,21 +298,18 @@ REASONS_ELSEWHERE = {
 
 
 def index_options():
-    """Return ({option: (kind, reason)}, {beginning: (kind, reason)}) of the tables above."""
-    exact, beginnings = {}, {}
-    rows = [(kind, "", words) for kind, words in OPTIONS_BY_KIND.items()]
-    rows += [(ELSEWHERE, reason, words) for reason, words in REASONS_ELSEWHERE.items()]
-    for kind, reason, words in rows:
-        for word in words.split():
-            if word[-1] == "*":
-                beginnings[word[:-1]] = kind, reason
-            else:
-                exact[word] = kind, reason
-    return exact, beginnings
+    """Return {word of the tables above: (kind, reason)}, without a loop over the words, which
+    would cost each client 0.1 ms."""
+    index = {}
+    for kind, words in OPTIONS_BY_KIND.items():
+        index.update(dict.fromkeys(words.split(), (kind, "")))
+    for reason, words in REASONS_ELSEWHERE.items():
+        index.update(dict.fromkeys(words.split(), (ELSEWHERE, reason)))
+    return index
 
 
-EXACT_OPTIONS, OPTION_BEGINNINGS = index_options()
-LONGEST_BEGINNING = max(map(len, OPTION_BEGINNINGS))
+OPTION_INDEX = index_options()
+LONGEST_OPTION = max(map(len, OPTION_INDEX))
 
 
 def long_to_short(word):
@@ -332,10 +333,10 @@ def classify_option(word):
 
     Words that no table holds are PLAIN in the shapes -fWORD, -mWORD, -mWORD=VALUE and -WWORD
     with no slash: both compilers keep them free of files. All else is UNKNOWN."""
-    found = EXACT_OPTIONS.get(word)
-    length = min(len(word), LONGEST_BEGINNING)
+    found = OPTION_INDEX.get(word)
+    length = min(len(word), LONGEST_OPTION)
     while not found and length > 1:
-        found = OPTION_BEGINNINGS.get(word[:length])
+        found = OPTION_INDEX.get(word[:length] + "*")
         length -= 1
     if found:
         names_path = found[0] is PLAIN and "/" in word and not word.startswith(PATH_OPTIONS)
@@ -405,6 +406,7 @@ MOST_HOSTS_BYTES = 1024 * 1024
 CONNECT_TIMEOUT_S = 4.0                 # for each address of a host
 ANNOUNCE_MS = 10                        # the preprocessor works meanwhile, and takes longer
 MOST_ANNOUNCED_BYTES = 16384            # a new connection takes them at once
+READ_AHEAD_BYTES = 4096                 # of a reply: as a rule all of its head
 IO_TIMEOUT_S = 300.0
 BACKOFF_PERIOD_S = 60.0
 SLOT_POLL_S = 0.02                      # how often the first in the queue looks for a slot
@@ -1166,7 +1168,8 @@ class Pool:
         """Return (host, descriptor) of the best free slot, None if all are taken.
 
         Slots are tried in the order of their fill, so number / limit is the least that a
-        host's running / limit can be; a free slot is final once no later one can beat it."""
+        host's running / limit can be; a free slot is final once no later one can beat it.
+        Where there is but one host, it need not be known how many run there."""
         best = None
         asleep = {}
         for rank, host, number in self.slots_in_order():
@@ -1179,6 +1182,8 @@ class Pool:
             descriptor = try_lock(self.slot_path(host, number))
             if descriptor is None:
                 continue
+            if len(self.hosts) == 1:
+                return host, descriptor
             running = self.count_running(host, number)
             true_rank = (rank[0], running / host.limit)
             if best and best[0] <= true_rank:
@@ -1508,14 +1513,17 @@ class Preprocessor:
 
     text, size: the file of the preprocessed text and its bytes; messages: what went to stderr;
     directives_only: whether macros are still to be expanded; inexact: see note_inexact; rules:
-    [(file, name, mode)] of the dependency files to write. A file is a descriptor of one that
-    has no name."""
+    [(file, name, mode)] of the dependency files to write; listing: a file with the rule that
+    names all files read, or None; doubtful: whether the text must be looked at before it is
+    sent, and not while the volunteer is at work. A file is a descriptor of one that has no
+    name."""
 
     def __init__(self, job, path, environment, colour):
         """path: the compiler's file; colour: options that decide on it. Raises OSError."""
         self.job, self.path, self.environment, self.colour = job, path, environment, colour
         self.messages, self.size, self.child = b"", 0, None
-        self.dependencies, self.rules = None, []
+        self.dependencies, self.rules, self.listing = None, [], None
+        self.doubtful = True
         self.directives_only = self.inexact = False
         if job.language in PREPROCESSED_LANGUAGES:
             self.text = open_preprocessed(job, environment)
@@ -1534,6 +1542,13 @@ class Preprocessor:
             descriptor = self.add_rules(name, posix.O_APPEND)
             self.environment = dict(self.environment)
             self.environment[variable] = "/dev/fd/%d%s%s" % (descriptor, blank, target)
+        if job.dependency_option == "-MD":
+            self.listing = self.dependencies
+        elif not (self.rules or job.is_clang or job.language == "assembler-with-cpp"
+                  or any(word[:2] == "-M" for word in job.here)):
+            self.listing = self.inherited_file(".list")
+            if not posix.access("/dev/fd/%d" % self.listing, posix.W_OK):
+                self.listing = None     # a BSD without fdescfs
 
     def note_inexact(self):
         """Note in `inexact` whether macros are expanded here, though the user did not ask for
@@ -1549,9 +1564,14 @@ class Preprocessor:
     def add_rules(self, name, mode):
         """Return the descriptor of a new file whose content belongs into the file `name` once
         the compile has succeeded. mode: posix.O_TRUNC or posix.O_APPEND. Raises OSError."""
-        descriptor = work_file(self.environment, ".d")
-        posix.set_inheritable(descriptor, True)
+        descriptor = self.inherited_file(".d")
         self.rules.append((descriptor, name, mode))
+        return descriptor
+
+    def inherited_file(self, suffix):
+        """Return the descriptor of a working file that the preprocessor can open by number."""
+        descriptor = work_file(self.environment, suffix)
+        posix.set_inheritable(descriptor, True)
         return descriptor
 
     def write_rules(self):
@@ -1570,6 +1590,8 @@ class Preprocessor:
             if not job.dependency_target:
                 options += ["-MQ", job.output if job.output_named
                             else job.output.rpartition(".")[0] + ".o"]
+        elif self.listing is not None:
+            options += ["-MD", "-MF", "/dev/fd/%d" % self.listing]
         if self.directives_only:
             options.append("-fdirectives-only")
         if job.given_language:
@@ -1596,6 +1618,12 @@ class Preprocessor:
             _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING_SIGNALS)
         posix.close(writer)
 
+    def glance(self):
+        """Use the time of the run to see whether the source itself is a plain one: then the text
+        will most probably do as it is."""
+        if self.child is not None and self.job.language != "assembler-with-cpp":
+            self.doubtful = wants_closer_look(read_beginning(self.job.source))
+
     def wait(self):
         """Wait for the end of the run; return whether it succeeded."""
         if self.child is None:
@@ -1607,17 +1635,13 @@ class Preprocessor:
         return status == 0
 
     def finish(self):
-        """See the run to a text that the volunteer reads as the compiler here would.
-
-        Raises RunLocally when the preprocessor fails, for then the compiler shall say so
-        itself, and for text that makes the compiler read other files."""
-        good = self.wait() and self.check_text()
+        """See the run to its end. Raises RunLocally when it fails, for then the compiler shall
+        say so itself."""
+        good = self.wait()
         if not good and self.directives_only:
-            debug("%s: expanding macros here" % self.job.source)
-            self.directives_only = False
-            self.note_inexact()
+            self.expand_macros()
             self.start()
-            good = self.wait() and self.check_text()
+            good = self.wait()
         if not good and not posix.fstatvfs(self.text).f_bavail:
             raise HostFailed(EXIT_IO_ERROR, "%s: no room in TMPDIR for the preprocessed source"
                              % self.job.source)
@@ -1625,25 +1649,41 @@ class Preprocessor:
             raise RunLocally("the preprocessor failed")
         if self.messages and self.job.is_clang:
             raise RunLocally("the preprocessor has messages, and clang counts them")
-
-    def check_text(self):
-        """Measure and read the text; return False if macros had better be expanded here.
-
-        Raises RunLocally for text that means another thing elsewhere. One search through the
-        text costs 1 ms a megabyte, so most is looked for in the files that it comes from."""
         self.size = posix.fstat(self.text).st_size
         if self.size > MAX_SOURCE_BYTES:
             raise RunLocally("the preprocessed source has %d bytes" % self.size)
-        c_like = self.job.language in PREPROCESSED_FORM and self.job.language[:3] != "ass"
-        files = {fsencode(self.job.source)}
-        for window in text_windows(self.text, self.size):
-            if not c_like and names_other_file(window):
+
+    def expand_macros(self):
+        """Have the next run expand macros. Raises RunLocally as note_inexact does."""
+        debug("%s: expanding macros here" % self.job.source)
+        self.directives_only = False
+        self.note_inexact()
+
+    def reads_the_same(self):
+        """Tell whether the volunteer reads the text as the compiler here would; if not, macros
+        had better be expanded here.
+
+        Raises RunLocally for text that means another thing elsewhere. One search through the
+        text costs 1 ms a megabyte, so most is looked for in the files that it comes from."""
+        windows = text_windows(self.text, self.size)
+        if self.job.language not in PREPROCESSED_FORM or self.job.language[:3] == "ass":
+            if any(map(names_other_file, windows)):
                 raise RunLocally("the source reads another file as it is compiled")
-            if self.inexact and b"__builtin_source_location" in window:
-                raise RunLocally("std::source_location notes columns")
-            if c_like:
-                files.update(untrusted_files(window))
-        return not c_like or self.mean_the_same(files) or not self.directives_only
+            return True
+        if self.inexact and any(b"__builtin_source_location" in window for window in windows):
+            raise RunLocally("std::source_location notes columns")
+        return self.mean_the_same(self.untrusted_files()) or not self.directives_only
+
+    def untrusted_files(self):
+        """Return the names (set of bytes) of the source and of all files that it includes, other
+        than the system's headers: from the listing, or else from the text's line markers."""
+        rule = self.listing is not None and posix.pread(self.listing, MAX_HEADER_BYTES, 0)
+        rule = rule and rule.replace(b"\\\n", b"")
+        if rule and b"\\" not in rule and b"$" not in rule and len(rule) < MAX_HEADER_BYTES // 2:
+            names = rule.partition(b"\n")[0].partition(b": ")[2].split()
+        else:                           # none, or one with names in make's quotes
+            names = set().union(*map(files_begun, text_windows(self.text, self.size)))
+        return {fsencode(self.job.source)}.union(filter(is_untrusted, names))
 
     def mean_the_same(self, files):
         """Tell whether files (their names in bytes) read the same with -fdirectives-only.
@@ -1681,8 +1721,9 @@ class Preprocessor:
             except OSError:             # the signal that ends us came as waitpid had reaped it
                 pass
             self.child = None
-        for descriptor, name, mode in self.rules:
-            posix.set_inheritable(descriptor, False)
+        for descriptor in [rule[0] for rule in self.rules] + [self.listing]:
+            if descriptor is not None:
+                posix.set_inheritable(descriptor, False)
 
 
 def open_preprocessed(job, environment):
@@ -1711,9 +1752,14 @@ def text_windows(descriptor, size):
         yield posix.pread(descriptor, TEXT_WINDOW_BYTES, offset)
 
 
-def untrusted_files(text):
-    """Return the names (set of bytes) of the files, other than the system's headers, that begin
-    in a piece of preprocessed text: gcc marks that by a 1 after the name in a line marker."""
+def is_untrusted(name):
+    """Tell whether a header (bytes) is not one of those that come with the system."""
+    return not name.startswith(TRUSTED_NAMES) and name.rpartition(b"/")[0] != b"/usr/include"
+
+
+def files_begun(text):
+    """Return the names (set of bytes) of the files that begin in a piece of preprocessed text:
+    gcc marks that by a 1 after the name in a line marker."""
     names = set()
     at = text.find(b'" 1')
     while at >= 0:
@@ -1722,8 +1768,7 @@ def untrusted_files(text):
         if line[:2] == b"# " and b"\n" not in line and b"\0" not in line:
             names.add(line[line.find(b'"') + 1:])
         at = text.find(b'" 1', at + 3)
-    return {unescape(name) for name in names
-            if not name.startswith(TRUSTED_NAMES) and name.rpartition(b"/")[0] != b"/usr/include"}
+    return set(map(unescape, names))
 
 
 def wants_closer_look(text):
@@ -1739,7 +1784,8 @@ def hides_directives(text):
     return (any(before[-1:] in b"8uUL" or not (before[-1:].isalnum() or before[-1:] == b"_")
                 for before, after in around(text, b'R"') if b"(" in after)
             or any(not before.rpartition(b"\n")[2].strip(BLANKS)
-                   for mark in (b"%:", b"??=") for before, _ in around(text, mark)))
+                   for mark in (b"%:", b"??=") if mark[:1] in text     # ten times as fast
+                   for before, _ in around(text, mark)))
 
 
 def around(text, mark):
@@ -1879,7 +1925,7 @@ class Connection:
     def __init__(self, host):
         """host: the Host; nothing happens yet."""
         self.host, self.socket, self.announced, self.fault = host, None, None, None
-        self.addresses = []
+        self.addresses, self.unread = [], b""
 
     def start(self):
         """Look the name up and begin to connect; faults wait for finish()."""
@@ -1979,20 +2025,25 @@ class Connection:
             offset += sent
 
     def receive(self, most):
-        """Return up to `most` bytes, b"" at the end; raises HostFailed after a silence."""
-        import _socket
-        try:
-            return self.socket.recv(most)
-        except _socket.timeout:
-            raise HostFailed(EXIT_IO_ERROR, "silent for %g s" % self.socket.gettimeout())
-        except OSError as error:
-            raise HostFailed(EXIT_TRUNCATED, "connection lost: %s" % error.strerror)
+        """Return up to `most` bytes, b"" at the end; raises HostFailed after a silence.
+
+        What the system has is taken in one call, for a reply has eight parts and more."""
+        if not self.unread:
+            import _socket
+            try:
+                self.unread = self.socket.recv(max(most, READ_AHEAD_BYTES))
+            except _socket.timeout:
+                raise HostFailed(EXIT_IO_ERROR, "silent for %g s" % self.socket.gettimeout())
+            except OSError as error:
+                raise HostFailed(EXIT_TRUNCATED, "connection lost: %s" % error.strerror)
+        piece, self.unread = self.unread[:most], self.unread[most:]
+        return piece
 
     def check_end(self):
         """Raise WireError if there is more than the reply; does not wait for the end."""
         self.socket.setblocking(False)
         try:
-            more = self.socket.recv(1)
+            more = self.unread or self.socket.recv(1)
         except OSError:                 # nothing yet, or a reset
             return
         if more:
@@ -2003,6 +2054,7 @@ class Connection:
         if self.socket:
             self.socket.close()
         self.socket = self.announced = None
+        self.unread = b""
 
 
 def remote_command(job, colour, directives_only):
@@ -2369,15 +2421,22 @@ def distribute(job, environment):
                 seconds_setting(environment, "DISTCC_BACKOFF_PERIOD", BACKOFF_PERIOD_S))
     preprocessor = Preprocessor(job, path, environment, colour_options(job, environment))
     search = VolunteerSearch(job, pool)
+    timeout_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S
+    compilers, urgent, later = own_pools(directory, hosts)
+    status = None
     try:
         search.take_now()
-        compilers, urgent, later = own_pools(directory, hosts)
-        preprocess(preprocessor, urgent if search.host else later, search, environment)
-        search.size = preprocessor.size
-        argv = preprocessor.remote_command()
-        connection = search.connect(argv, seconds_setting(
-            environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S)
-        return compile_there(job, argv, preprocessor, connection, search, environment)
+        while status is None:
+            preprocess(preprocessor, urgent if search.host else later, search, environment)
+            if not preprocessor.doubtful or preprocessor.reads_the_same():
+                search.size = preprocessor.size
+                argv = preprocessor.remote_command()
+                connection = search.connect(argv, timeout_s)
+                status = compile_there(job, argv, preprocessor, connection, search, environment)
+            if status is None:
+                preprocessor.expand_macros()
+                search.hang_up()
+        return status
     finally:
         preprocessor.kill()
         search.release()
@@ -2467,8 +2526,7 @@ class VolunteerSearch:
         """Return a Connection, after a wait for a slot if need be. Raises HostFailed when no
         host can be reached. argv: the command; if another one was announced, that is undone."""
         if self.connection and self.connection.announced not in (None, argv):
-            self.connection.close()
-            self.connection = None
+            self.hang_up()
         while True:
             if not self.host:
                 self.settle(self.pool.wait(self.size))
@@ -2494,12 +2552,17 @@ class VolunteerSearch:
             raise HostFailed(fault.code, text, reached=False)
         warn(text + "; trying another host")
 
-    def release(self):
-        """Let go of the slot and the connection."""
+    def hang_up(self):
+        """Let go of the connection, but not of the slot."""
         if self.connection:
             self.connection.close()
+        self.connection = None
+
+    def release(self):
+        """Let go of the slot and the connection."""
+        self.hang_up()
         self.release_slot()
-        self.host = self.connection = None
+        self.host = None
 
     def release_slot(self):
         """Let the next job have the slot."""
@@ -2515,6 +2578,7 @@ def preprocess(preprocessor, pool, search, environment):
         preprocessor.start()
         search.start_connection()
         search.announce(preprocessor.remote_command())
+        preprocessor.glance()
         preprocessor.finish()
     finally:
         if slot is not None:
@@ -2548,14 +2612,17 @@ def wait_for_own_slot(environment):
 def compile_there(job, argv, preprocessor, connection, search, environment):
     """Have the volunteer compile; leave what the compiler would have left; return its status.
 
-    Raises RunLocally and HostFailed as distribute does."""
+    Text that is not doubtful is looked at while the volunteer is at work on it: None is returned
+    if it has to be made anew. Raises RunLocally and HostFailed as distribute does."""
     import time
     host = search.host
-    notice("compile %s on %s" % (job.source, host))
     debug("there: " + " ".join(argv))
     try:
         started = time.monotonic()
         send_request(connection, argv, preprocessor.text, preprocessor.size)
+        if not (preprocessor.doubtful or preprocessor.reads_the_same()):
+            return None
+        notice("compile %s on %s" % (job.source, host))
         reply = recv_reply(connection)
         seconds = time.monotonic() - started
         search.release_slot()

@@ -1024,7 +1024,7 @@ def read_host_list(environment):
 #     unreachable, and `speeds`, what each host has been seen to do. Both may vanish any time.
 #
 # private_directory work_directory lock_directory try_lock Pool read_speeds write_speed
-# slow_classes own_pools
+# slow_classes own_pool
 # -------------------------------------------------------------------------------------------
 
 def private_directory(path, shared):
@@ -1051,10 +1051,15 @@ def private_directory(path, shared):
     return path
 
 
+SAFE_DIRECTORIES = set()                # found to be so by this process: a job asks five times
+
+
 def work_directory(environment):
     """Return the directory of working files, made if need be; raises OSError."""
-    parent = environment.get("TMPDIR") or "/tmp"
-    return private_directory("%s/distcc-%d" % (parent, posix.geteuid()), shared=False)
+    path = "%s/distcc-%d" % (environment.get("TMPDIR") or "/tmp", posix.geteuid())
+    if path not in SAFE_DIRECTORIES:
+        SAFE_DIRECTORIES.add(private_directory(path, shared=False))
+    return path
 
 
 def lock_directory(environment):
@@ -1359,17 +1364,17 @@ def slow_classes(speeds, hosts):
     return {key: int(1.25 * fastest / rate).bit_length() - 1 for key, rate in rates.items()}
 
 
-def own_pools(directory, hosts):
-    """Return the pools on this machine: of compiles and links; of preprocessors whose job has a
-    slot on a volunteer; and, after them, of preprocessors whose job has none yet."""
+def own_pool(directory, hosts, work):
+    """Return one of the pools on this machine. work: "localhost" for compiles and links;
+    "preprocess" for preprocessors whose job has a slot on a volunteer; "preprocess-later" for
+    those whose job has none yet, which go after them."""
     limit = next((host.limit for host in hosts if host.in_place), processor_count())
-    compilers = Host("localhost", DEFAULT_PORT, limit, 0)
-    preprocessors = Host("localhost", DEFAULT_PORT, limit, 0)
-    preprocessors.key = "preprocess"
-    urgent = Pool(directory, [preprocessors], "queue-preprocess", LOCAL_POLL_S)
-    later = Pool(directory, [preprocessors], "queue-preprocess-later", LOCAL_POLL_S)
-    later.first = urgent.turnstile
-    return Pool(directory, [compilers], "queue-localhost", LOCAL_POLL_S), urgent, later
+    host = Host("localhost", DEFAULT_PORT, limit, 0)
+    host.key = work.partition("-")[0]
+    pool = Pool(directory, [host], "queue-" + work, LOCAL_POLL_S)
+    if work == "preprocess-later":
+        pool.first = directory + "/queue-preprocess"
+    return pool
 
 
 # -------------------------------------------------------------------------------------------
@@ -1405,6 +1410,7 @@ TRUSTED_NAMES = (b"<", b"/usr/lib/gcc/", b"/usr/include/c++/", b"/usr/include/bi
 BLANKS = b" \t\r\n\v\f\0"
 ENDS_BEFORE_WORD = BLANKS + b"#:=/"
 MAX_HEADER_BYTES = 4 * 1024 * 1024
+USUAL_HEADER_BYTES = 64 * 1024          # fewer are read in one call
 
 
 def find_program(name, search_path):
@@ -1677,9 +1683,11 @@ class Preprocessor:
     def untrusted_files(self):
         """Return the names (set of bytes) of the source and of all files that it includes, other
         than the system's headers: from the listing, or else from the text's line markers."""
-        rule = self.listing is not None and posix.pread(self.listing, MAX_HEADER_BYTES, 0)
-        rule = rule and rule.replace(b"\\\n", b"")
-        if rule and b"\\" not in rule and b"$" not in rule and len(rule) < MAX_HEADER_BYTES // 2:
+        rule = b""
+        if self.listing is not None:
+            size = posix.fstat(self.listing).st_size
+            rule = posix.pread(self.listing, size, 0).replace(b"\\\n", b"")
+        if rule and b"\\" not in rule and b"$" not in rule:
             names = rule.partition(b"\n")[0].partition(b": ")[2].split()
         else:                           # none, or one with names in make's quotes
             names = set().union(*map(files_begun, text_windows(self.text, self.size)))
@@ -1690,11 +1698,12 @@ class Preprocessor:
 
         Raises RunLocally for what no preprocessor run repeats."""
         options = fsencode(" ".join(self.job.here))
-        closer = wants_closer_look(options)
+        source = fsencode(self.job.source)      # glance() has looked at it
+        closer = self.doubtful or wants_closer_look(options)
         for name in files:
             if any(posix.access(name + suffix, posix.F_OK) for suffix in (b".gch", b".pch")):
                 raise RunLocally("%s is precompiled" % fsdecode(name))
-            closer = closer or wants_closer_look(read_beginning(name))
+            closer = closer or name != source and wants_closer_look(read_beginning(name))
         if not closer:
             return True
         same = not any(name in options for name in NAMES_EXPANDED_HERE)
@@ -1848,8 +1857,10 @@ def read_beginning(name):
     except OSError:
         return b""
     try:
-        size = posix.fstat(descriptor).st_size + 65536         # files of /proc claim to be empty
-        return posix.read(descriptor, min(MAX_HEADER_BYTES, size))
+        text = posix.read(descriptor, USUAL_HEADER_BYTES)
+        if len(text) == USUAL_HEADER_BYTES:
+            text += posix.read(descriptor, MAX_HEADER_BYTES - USUAL_HEADER_BYTES)
+        return text
     except OSError:
         return b""
     finally:
@@ -2422,12 +2433,12 @@ def distribute(job, environment):
     preprocessor = Preprocessor(job, path, environment, colour_options(job, environment))
     search = VolunteerSearch(job, pool)
     timeout_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S
-    compilers, urgent, later = own_pools(directory, hosts)
     status = None
     try:
         search.take_now()
+        here = own_pool(directory, hosts, "preprocess" if search.host else "preprocess-later")
         while status is None:
-            preprocess(preprocessor, urgent if search.host else later, search, environment)
+            preprocess(preprocessor, here, search, environment)
             if not preprocessor.doubtful or preprocessor.reads_the_same():
                 search.size = preprocessor.size
                 argv = preprocessor.remote_command()
@@ -2476,15 +2487,16 @@ def locks_or_fault(job, environment):
 
 def seconds_setting(environment, variable, default):
     """Return a time from the environment, in seconds; the default for what is no such time."""
-    text = environment.get(variable, "")
+    text = environment.get(variable)
+    if not text:
+        return default
     try:
         seconds = float(text)
         if 0 <= seconds <= 1e7:
             return seconds
     except ValueError:
         pass
-    if text:
-        warn("%s=%s is no number of seconds; %g is used" % (variable, text, default))
+    warn("%s=%s is no number of seconds; %g is used" % (variable, text, default))
     return default
 
 
@@ -2601,7 +2613,7 @@ def wait_for_own_slot(environment):
     try:
         directory = lock_directory(environment)
         hosts = parse_hosts(read_host_list(environment)[0] or "")[0]
-        slot = own_slot(own_pools(directory, hosts)[0], environment)
+        slot = own_slot(own_pool(directory, hosts, "localhost"), environment)
     except OSError as error:
         debug("no slot of this machine: %s" % error)
         return

@@ -1575,8 +1575,12 @@ class Preprocessor:
         return descriptor
 
     def inherited_file(self, suffix):
-        """Return the descriptor of a working file that the preprocessor can open by number."""
-        descriptor = work_file(self.environment, suffix)
+        """Return the descriptor of a working file that the preprocessor can open by number. As
+        it empties the file, and that is small, it lies in memory where the system can."""
+        if hasattr(posix, "memfd_create") and self.environment.get("DISTCC_SAVE_TEMPS") != "1":
+            descriptor = posix.memfd_create(suffix)
+        else:
+            descriptor = work_file(self.environment, suffix)
         posix.set_inheritable(descriptor, True)
         return descriptor
 
@@ -1612,9 +1616,6 @@ class Preprocessor:
         """Start the run, unless the source needs none. Raises OSError."""
         if self.job.language in PREPROCESSED_LANGUAGES:
             return
-        for descriptor in [self.text] + [rule[0] for rule in self.rules]:
-            posix.ftruncate(descriptor, 0)
-            posix.lseek(descriptor, 0, 0)
         self.reader, writer = posix.pipe()
         # A signal must not come between the start and the note of it, or nobody ends the run.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING_SIGNALS)
@@ -1660,10 +1661,16 @@ class Preprocessor:
             raise RunLocally("the preprocessed source has %d bytes" % self.size)
 
     def expand_macros(self):
-        """Have the next run expand macros. Raises RunLocally as note_inexact does."""
+        """Have the next run expand macros. Raises RunLocally as note_inexact does.
+
+        Only here are the files emptied: ext4 takes that for the beginning of a valuable file, and
+        writes it to the disk as it is closed."""
         debug("%s: expanding macros here" % self.job.source)
         self.directives_only = False
         self.note_inexact()
+        for descriptor in [self.text] + [rule[0] for rule in self.rules]:
+            posix.ftruncate(descriptor, 0)
+            posix.lseek(descriptor, 0, 0)
 
     def reads_the_same(self):
         """Tell whether the volunteer reads the text as the compiler here would; if not, macros
@@ -2185,7 +2192,8 @@ class Target:
                 posix.close(descriptor)
                 raise
             if is_file_at(descriptor, path):
-                posix.ftruncate(descriptor, 0)
+                if posix.fstat(descriptor).st_size:     # a new one had better not be emptied
+                    posix.ftruncate(descriptor, 0)
                 self.descriptor, self.draft = descriptor, path
                 return
             posix.close(descriptor)        # its writer finished between open and lock
@@ -2203,9 +2211,13 @@ class Target:
             missing -= len(piece)
 
     def commit(self):
-        """Give the file its name. Raises OSError, and then the target is what it was, or half
-        written where only writing in place is possible."""
+        """Give the file its name. Raises OSError, and then the target is what it was, or gone,
+        or half written where only writing in place is possible."""
         if self.draft:
+            try:
+                posix.unlink(self.path)     # as the assembler does: what replaces another file is
+            except FileNotFoundError:       # written to the disk at once by ext4
+                pass
             posix.rename(self.draft, self.path)
             self.draft = None
         else:

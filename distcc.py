@@ -1494,6 +1494,17 @@ def work_file(environment, suffix):
     return descriptor
 
 
+def small_work_file(environment, suffix):
+    """The same for a file that lies in memory where the system can: the preprocessor empties it,
+    and then ext4 would write it to the disk as it is closed."""
+    if hasattr(posix, "memfd_create") and environment.get("DISTCC_SAVE_TEMPS") != "1":
+        try:
+            return posix.memfd_create(suffix)
+        except OSError:                 # the administrator forbids it (vm.memfd_noexec)
+            pass
+    return work_file(environment, suffix)
+
+
 # Standards under which -pedantic complains of macros in system headers once the line markers
 # no longer excuse them: c89 c90 c++98 c++03 iso9899:199409, and all gnu ones.
 OLD_STANDARDS = ("89", "90", "98", "03", "09")
@@ -1520,16 +1531,16 @@ class Preprocessor:
     text, size: the file of the preprocessed text and its bytes; messages: what went to stderr;
     directives_only: whether macros are still to be expanded; inexact: see note_inexact; rules:
     [(file, name, mode)] of the dependency files to write; listing: a file with the rule that
-    names all files read, or None; doubtful: whether the text must be looked at before it is
-    sent, and not while the volunteer is at work. A file is a descriptor of one that has no
-    name."""
+    names all files read, or None; plain: whether a glance at the source has found nothing that
+    wants a closer look; looked_at: whether reads_the_same() has been asked. A file is a
+    descriptor of one that has no name."""
 
     def __init__(self, job, path, environment, colour):
         """path: the compiler's file; colour: options that decide on it. Raises OSError."""
         self.job, self.path, self.environment, self.colour = job, path, environment, colour
         self.messages, self.size, self.child = b"", 0, None
         self.dependencies, self.rules, self.listing = None, [], None
-        self.doubtful = True
+        self.plain = self.looked_at = False
         self.directives_only = self.inexact = False
         if job.language in PREPROCESSED_LANGUAGES:
             self.text = open_preprocessed(job, environment)
@@ -1551,10 +1562,11 @@ class Preprocessor:
         if job.dependency_option == "-MD":
             self.listing = self.dependencies
         elif not (self.rules or job.is_clang or job.language == "assembler-with-cpp"
+                  or any(name in environment for name in DEPENDENCY_VARIABLES)
                   or any(word[:2] == "-M" for word in job.here)):
             self.listing = self.inherited_file(".list")
             if not posix.access("/dev/fd/%d" % self.listing, posix.W_OK):
-                self.listing = None     # a BSD without fdescfs
+                self.drop_listing()     # a BSD without fdescfs
 
     def note_inexact(self):
         """Note in `inexact` whether macros are expanded here, though the user did not ask for
@@ -1575,14 +1587,18 @@ class Preprocessor:
         return descriptor
 
     def inherited_file(self, suffix):
-        """Return the descriptor of a working file that the preprocessor can open by number. As
-        it empties the file, and that is small, it lies in memory where the system can."""
-        if hasattr(posix, "memfd_create") and self.environment.get("DISTCC_SAVE_TEMPS") != "1":
-            descriptor = posix.memfd_create(suffix)
-        else:
-            descriptor = work_file(self.environment, suffix)
+        """Return the descriptor of a working file that the preprocessor can open by number."""
+        descriptor = small_work_file(self.environment, suffix)
         posix.set_inheritable(descriptor, True)
         return descriptor
+
+    def drop_listing(self):
+        """Do without a listing that is nobody's dependency file; tell whether there was one."""
+        own = self.listing is not None and self.listing != self.dependencies
+        if own:
+            posix.close(self.listing)
+            self.listing = None
+        return own
 
     def write_rules(self):
         """Write the dependency files. Raises OSError."""
@@ -1616,6 +1632,7 @@ class Preprocessor:
         """Start the run, unless the source needs none. Raises OSError."""
         if self.job.language in PREPROCESSED_LANGUAGES:
             return
+        self.looked_at = False
         self.reader, writer = posix.pipe()
         # A signal must not come between the start and the note of it, or nobody ends the run.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING_SIGNALS)
@@ -1626,10 +1643,11 @@ class Preprocessor:
         posix.close(writer)
 
     def glance(self):
-        """Use the time of the run to see whether the source itself is a plain one: then the text
-        will most probably do as it is."""
+        """Use the time of the run to see whether source and options are plain: then the text will
+        most probably do as it is, and may be sent before it is looked at."""
         if self.child is not None and self.job.language != "assembler-with-cpp":
-            self.doubtful = wants_closer_look(read_beginning(self.job.source))
+            self.plain = not (wants_closer_look(fsencode(" ".join(self.job.here)))
+                              or wants_closer_look(read_beginning(self.job.source)))
 
     def wait(self):
         """Wait for the end of the run; return whether it succeeded."""
@@ -1645,6 +1663,9 @@ class Preprocessor:
         """See the run to its end. Raises RunLocally when it fails, for then the compiler shall
         say so itself."""
         good = self.wait()
+        if not good and b"/dev/fd/" in self.messages and self.drop_listing():
+            self.start()                # through a wrapper that closes descriptors
+            good = self.wait()
         if not good and self.directives_only:
             self.expand_macros()
             self.start()
@@ -1678,6 +1699,7 @@ class Preprocessor:
 
         Raises RunLocally for text that means another thing elsewhere. One search through the
         text costs 1 ms a megabyte, so most is looked for in the files that it comes from."""
+        self.looked_at = True
         windows = text_windows(self.text, self.size)
         if self.job.language not in PREPROCESSED_FORM or self.job.language[:3] == "ass":
             if any(map(names_other_file, windows)):
@@ -1690,15 +1712,14 @@ class Preprocessor:
     def untrusted_files(self):
         """Return the names (set of bytes) of the source and of all files that it includes, other
         than the system's headers: from the listing, or else from the text's line markers."""
-        rule = b""
+        source = fsencode(self.job.source)
+        names = None
         if self.listing is not None:
             size = posix.fstat(self.listing).st_size
-            rule = posix.pread(self.listing, size, 0).replace(b"\\\n", b"")
-        if rule and b"\\" not in rule and b"$" not in rule:
-            names = rule.partition(b"\n")[0].partition(b": ")[2].split()
-        else:                           # none, or one with names in make's quotes
+            names = names_in_rule(posix.pread(self.listing, size, 0), source)
+        if names is None:
             names = set().union(*map(files_begun, text_windows(self.text, self.size)))
-        return {fsencode(self.job.source)}.union(filter(is_untrusted, names))
+        return {source}.union(filter(is_untrusted, names))
 
     def mean_the_same(self, files):
         """Tell whether files (their names in bytes) read the same with -fdirectives-only.
@@ -1706,7 +1727,7 @@ class Preprocessor:
         Raises RunLocally for what no preprocessor run repeats."""
         options = fsencode(" ".join(self.job.here))
         source = fsencode(self.job.source)      # glance() has looked at it
-        closer = self.doubtful or wants_closer_look(options)
+        closer = not self.plain
         for name in files:
             if any(posix.access(name + suffix, posix.F_OK) for suffix in (b".gch", b".pch")):
                 raise RunLocally("%s is precompiled" % fsdecode(name))
@@ -1746,13 +1767,11 @@ def open_preprocessed(job, environment):
     """Return the descriptor of a source that needs no preprocessor. C without a line marker
     gets one, or the compiler would take its input's name for messages and symbols.
 
-    Raises RunLocally unless it is a file, OSError when a copy cannot be written."""
+    Raises RunLocally if it cannot be read, OSError when a copy cannot be written."""
     try:
         descriptor = posix.open(job.source, posix.O_RDONLY | posix.O_NONBLOCK)
     except OSError as error:
         raise RunLocally("%s: %s" % (job.source, error.strerror))
-    if not stat.S_ISREG(posix.fstat(descriptor).st_mode):
-        raise RunLocally("%s: not a plain file" % job.source)
     if job.language == "assembler" or posix.pread(descriptor, 5, 0) in (b'# 0 "', b'# 1 "'):
         return descriptor
     marked = work_file(environment, ".i")
@@ -1766,6 +1785,20 @@ def text_windows(descriptor, size):
     """Yield the text of a file in pieces that overlap, so that no name is cut in two."""
     for offset in range(0, size, TEXT_WINDOW_BYTES - WINDOW_OVERLAP_BYTES):
         yield posix.pread(descriptor, TEXT_WINDOW_BYTES, offset)
+
+
+# What make's quoting consists of, and blanks that gcc does not quote.
+ODD_IN_RULE = b"\\$\t\r\v\f\0"
+
+
+def names_in_rule(rule, source):
+    """Return the names (list of bytes) in the rule that gcc -MD has written; None where one of
+    them may be quoted or misread. source: what has to be among them."""
+    first, newline, stubs = rule.replace(b" \\\n", b" ").partition(b"\n")
+    names = list(filter(None, first.partition(b": ")[2].split(b" ")))
+    whole = newline and all(line[-1:] in (b"", b":") for line in stubs.split(b"\n"))     # -MP
+    found = any(source == name or source.endswith(b"/" + name) for name in names)
+    return names if whole and found and first == first.translate(None, ODD_IN_RULE) else None
 
 
 def is_untrusted(name):
@@ -2152,7 +2185,7 @@ def recv_reply(connection):
 
 # -------------------------------------------------------------------------------------------
 # Output: what the compiler would have left, as it would have left it
-# Target check_target in_doubt merge_messages colour_options
+# Target check_files in_doubt merge_messages colour_options
 # -------------------------------------------------------------------------------------------
 
 class Target:
@@ -2262,13 +2295,16 @@ def copy_content(source, target):
         write_whole(target, posix.pread(source, CHUNK_BYTES, offset))
 
 
-def check_target(job):
-    """Raise RunLocally for an output that only the compiler itself knows how to write, or
-    refuses to, as when it is the source."""
+def check_files(job):
+    """Raise RunLocally for a source that only the compiler itself should open, and for an output
+    that it alone knows how to write, or refuses to, as when it is the source."""
+    source_mode = mode_at(job.source)
+    if source_mode and not stat.S_ISREG(source_mode):
+        raise RunLocally("%s: not a plain file" % job.source)      # a pipe can be read but once
     try:
         status = posix.stat(job.output)
         mode = status.st_mode
-        if mode_at(job.source) and same_file(status, posix.stat(job.source)):
+        if source_mode and same_file(status, posix.stat(job.source)):
             raise RunLocally("%s is source and output" % job.output)
     except OSError:
         if is_directory(job.output[:job.output.rfind("/") + 1] or "."):
@@ -2451,7 +2487,7 @@ def distribute(job, environment):
         here = own_pool(directory, hosts, "preprocess" if search.host else "preprocess-later")
         while status is None:
             preprocess(preprocessor, here, search, environment)
-            if not preprocessor.doubtful or preprocessor.reads_the_same():
+            if preprocessor.plain and search.announced() or preprocessor.reads_the_same():
                 search.size = preprocessor.size
                 argv = preprocessor.remote_command()
                 connection = search.connect(argv, timeout_s)
@@ -2470,7 +2506,7 @@ def check_surroundings(job, environment):
     for variable in TELLING_VARIABLES:
         if variable in environment:
             raise RunLocally("%s is set" % variable)
-    check_target(job)
+    check_files(job)
 
 
 def known_hosts(job, environment):
@@ -2545,6 +2581,11 @@ class VolunteerSearch:
         """Tell the volunteer what is to come, if it is known and quickly reached."""
         if self.connection:
             self.connection.announce(argv)
+
+    def announced(self):
+        """Tell whether a volunteer has the command already, so that it does not depend on the
+        farm how soon the job is known to stay here."""
+        return self.connection is not None and self.connection.announced is not None
 
     def connect(self, argv, timeout_s):
         """Return a Connection, after a wait for a slot if need be. Raises HostFailed when no
@@ -2636,15 +2677,15 @@ def wait_for_own_slot(environment):
 def compile_there(job, argv, preprocessor, connection, search, environment):
     """Have the volunteer compile; leave what the compiler would have left; return its status.
 
-    Text that is not doubtful is looked at while the volunteer is at work on it: None is returned
-    if it has to be made anew. Raises RunLocally and HostFailed as distribute does."""
+    Text that has not been looked at is now, while the volunteer is at work on it: None is
+    returned if it has to be made anew. Raises RunLocally and HostFailed as distribute does."""
     import time
     host = search.host
     debug("there: " + " ".join(argv))
     try:
         started = time.monotonic()
         send_request(connection, argv, preprocessor.text, preprocessor.size)
-        if not (preprocessor.doubtful or preprocessor.reads_the_same()):
+        if not (preprocessor.looked_at or preprocessor.reads_the_same()):
             return None
         notice("compile %s on %s" % (job.source, host))
         reply = recv_reply(connection)

@@ -1637,7 +1637,7 @@ class Worker:
                 raise Refused(EXIT_DISTCC_FAILED, "address %s is not served" % address)
             outcome = self.serve_job(peer)
         except ClientGone as error:
-            level, outcome = "warning", "client gone: %s" % error
+            level, outcome = "info", "client gone: %s" % error
         except Exception as error:
             # The one place that answers for all faults of a job, so that none ends in a traceback.
             level, outcome = self.answer_fault(peer, error)

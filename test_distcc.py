@@ -547,6 +547,22 @@ class AnnouncementTest(SystemCase):
         again.close()
         self.assertEqual(self.finish(client).status, 108)
 
+    def test_of_no_concern_to_the_farm(self):
+        """A job that has to stay here because of a header does so, whatever the volunteers do."""
+        self.write("blob", "text")
+        self.write("blob.h", '__asm__(".data\\n.incbin \\"blob\\"\\n.text");\n')
+        self.write("one.c", '#include "blob.h"\n')
+        with Daemon() as daemon:
+            self.hold("127.0.0.1_%d-0" % daemon.port)
+            for hosts in (self.dead_port(), daemon.host + "/1"):
+                with self.subTest(hosts=hosts):
+                    hosts = "127.0.0.1:%d" % hosts if isinstance(hosts, int) else hosts
+                    result = self.client("gcc", "-c", "one.c", hosts=hosts)
+                    self.succeed(result)
+                    self.assertEqual(warnings_in(result), [])
+                    self.assertIn(b"text", self.read("one.o"))
+            self.assertEqual(daemon.job_lines(), [])
+
     def test_hung_up(self):
         """A volunteer that dies before it has the text is as one that cannot be reached."""
         with Daemon() as daemon:
@@ -2575,6 +2591,7 @@ int thrower(int a)
     "stamp.c": "const char *when = __TIMESTAMP__;\n",
     "named.c": "const char *name = NAME;\n",
     "base.c": "#include \"inc/base.h\"\n",
+    "closing.sh": "#!/bin/sh\nexec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-\nexec /usr/bin/gcc \"$@\"\n",
     "inc/base.h": "const char *base = __BASE_FILE__, *file = __FILE__;\n",
     "counter.c": "#if __COUNTER__ == 0\nint zero;\n#endif\nint a = __COUNTER__ + __COUNTER__;\n",
     "counted.c": "#define JOIN(a, b) a##b\n#define NEW(a, b) JOIN(a, b)\n"
@@ -3258,6 +3275,17 @@ remote              $D gcc -MD -c base.c -o 'a: b.o'
 local               $D gcc -MD -MG -c base.c
 remote              $D gcc -MMD -c base.c
 local               $D gcc -MP -MT x -c base.c
+remote              $D gcc -MD -MT "$(printf 'a\nb')" -c base.c
+remote              $D gcc -MD -MP -MT "$(printf 'a: base.c\nb')" -c base.c
+remote              cp inc/base.h 'b\'; $D gcc -include 'b\' -c empty.c
+remote              n=$(printf 'v\fw'); cp inc/base.h "$n"; $D gcc -include "$n" -c empty.c
+remote              n=$(printf 'v\vw'); cp inc/base.h "$n"; $D gcc -include "$n" -c empty.c
+local               n=$(printf 'v\rw'); cp inc/base.h "$n"; $D gcc -include "$n" -c empty.c
+local               DEPENDENCIES_OUTPUT= $D gcc -c base.c
+local               SUNPRO_DEPENDENCIES= $D gcc -c base.c
+local               mkfifo p.c; cat base.c >p.c & $D gcc -c p.c; s=$?; wait; exit $s
+remote              cp closing.sh gcc; chmod +x gcc; PATH=.:$PATH $D gcc -c base.c
+local               cp closing.sh gcc; chmod +x gcc; PATH=.:$PATH $D gcc -c noheader.c
 remote              ln -s main.c link.c; $D gcc -c link.c
 remote              mkdir d; cp main.c unit.h d; ln -s d e; $D gcc -c e/main.c -o e/x.o
 remote              mkdir -p a/b/c; cp base.c a/b/c; $D gcc -I. -MMD -c a/b/c/base.c
@@ -3576,6 +3604,25 @@ class UntrustedFilesTest(unittest.TestCase):
             with self.subTest(text=text[:60]):
                 self.assertEqual(set(filter(distcc.is_untrusted, distcc.files_begun(text))),
                                  names)
+
+
+    def test_rules(self):
+        """The names in a rule of gcc's, or None where one may be another than it seems."""
+        for rule, names in (
+                (b"a.o: a.c b.h\n", [b"a.c", b"b.h"]),
+                (b"a.o: a.c \\\n b.h \\\n c.h\n", [b"a.c", b"b.h", b"c.h"]),
+                (b"x y: z: a.c b.h\n\nb.h:\n", [b"z:", b"a.c", b"b.h"]),
+                (b"a.o: a.c b.h", None),                    # cut short
+                (b"a.o: b.h\n", None),
+                (b"a\nb: a.c b.h\n", None),
+                (b"a: a.c\nb: a.c b.h\n", None),
+                (b"a.o: a.c b\\ c.h\n", None),
+                (b"a.o: a.c b\\\n", None),
+                (b"a.o: a.c $$b.h\n", None),
+                (b"a.o: a.c b\fc.h\n", None),
+                (b"", None)):
+            with self.subTest(rule=rule):
+                self.assertEqual(distcc.names_in_rule(rule, b"./a.c"), names)
 
 
 class DirectivesOnlyTest(Case):

@@ -785,9 +785,10 @@ class Compile:
 
     def await_end(self, deadline, lifetime_s):
         """Return the status of a compiler that closed its pipes, which as a rule has ended."""
-        pause_s = 0.0002
+        pause_s = 0.00005
         while self.process.poll() is None:
-            self.peer.watch(1000 * pause_s)
+            time.sleep(pause_s)         # a timeout of poll() would be a whole millisecond
+            self.peer.watch(0)
             pause_s = min(0.05, 2 * pause_s)
             if deadline is not None and time.monotonic() >= deadline:
                 raise Refused(EXIT_DISTCC_FAILED, "compiler ended after %g s (--job-lifetime)"

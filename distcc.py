@@ -1533,15 +1533,15 @@ class Preprocessor:
     directives_only: whether macros are still to be expanded; inexact: see note_inexact; rules:
     [(file, name, mode)] of the dependency files to write; listing: a file with the rule that
     names all files read, or None; plain: whether a glance at the source has found nothing that
-    wants a closer look; looked_at: whether reads_the_same() has been asked. A file is a
-    descriptor of one that has no name."""
+    wants a closer look; used: whether a run has written to the files; looked_at: whether
+    reads_the_same() has been asked. A file is a descriptor of one that has no name."""
 
     def __init__(self, job, path, environment, colour):
         """path: the compiler's file; colour: options that decide on it. Raises OSError."""
         self.job, self.path, self.environment, self.colour = job, path, environment, colour
         self.messages, self.size, self.child = b"", 0, None
         self.dependencies, self.rules, self.listing = None, [], None
-        self.plain = self.looked_at = False
+        self.plain = self.used = self.looked_at = False
         self.directives_only = self.inexact = False
         if job.language in PREPROCESSED_LANGUAGES:
             self.text = open_preprocessed(job, environment)
@@ -1633,7 +1633,9 @@ class Preprocessor:
         """Start the run, unless the source needs none. Raises OSError."""
         if self.job.language in PREPROCESSED_LANGUAGES:
             return
-        self.looked_at = False
+        if self.used:
+            self.empty_files()
+        self.used, self.looked_at = True, False
         self.reader, writer = posix.pipe()
         # A signal must not come between the start and the note of it, or nobody ends the run.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING_SIGNALS)
@@ -1683,13 +1685,14 @@ class Preprocessor:
             raise RunLocally("the preprocessed source has %d bytes" % self.size)
 
     def expand_macros(self):
-        """Have the next run expand macros. Raises RunLocally as note_inexact does.
-
-        Only here are the files emptied: ext4 takes that for the beginning of a valuable file, and
-        writes it to the disk as it is closed."""
+        """Have the next run expand macros. Raises RunLocally as note_inexact does."""
         debug("%s: expanding macros here" % self.job.source)
         self.directives_only = False
         self.note_inexact()
+
+    def empty_files(self):
+        """Throw away what an earlier run has written. Not before the first one: ext4 takes a file
+        that is emptied for a valuable one, and writes it to the disk as it is closed."""
         for descriptor in [self.text] + [rule[0] for rule in self.rules]:
             posix.ftruncate(descriptor, 0)
             posix.lseek(descriptor, 0, 0)

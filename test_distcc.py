@@ -3285,6 +3285,7 @@ local               DEPENDENCIES_OUTPUT= $D gcc -c base.c
 local               SUNPRO_DEPENDENCIES= $D gcc -c base.c
 local               mkfifo p.c; cat base.c >p.c & $D gcc -c p.c; s=$?; wait; exit $s
 remote              cp closing.sh gcc; chmod +x gcc; PATH=.:$PATH $D gcc -c base.c
+remote              cp closing.sh gcc; chmod +x gcc; PATH=.:$PATH $D gcc -c main.c
 local               cp closing.sh gcc; chmod +x gcc; PATH=.:$PATH $D gcc -c noheader.c
 remote              ln -s main.c link.c; $D gcc -c link.c
 remote              mkdir d; cp main.c unit.h d; ln -s d e; $D gcc -c e/main.c -o e/x.o

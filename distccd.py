@@ -85,6 +85,7 @@ EARLY_START_S = 2.0                     # so long a compiler may wait for the cl
 PLACE_POLL_MS = 3                       # the one that waits for a compiler's place looks so often
 TURN_POLL_MS = 50                       # the others see at least so often whether it is their turn
 COMPILE_POLL_MS = 500                   # a compiler that left its pipes to others is noticed
+LOOKS_WITHOUT_PAUSE = 50                # at whether a compiler has ended: some 0.1 ms in all
 PROBE_TIMEOUT_S = 10
 
 STOP_GRACE_S = 3.0                      # jobs at work may finish; then they are ended
@@ -96,6 +97,7 @@ SMALL_OBJECT_BYTES = 128 * 1024         # smaller ones leave in one piece with t
 COMPILER_MEMORY_BYTES = 4 * 1024 ** 3
 COMPILER_FILE_BYTES = 4 * 1024 ** 3
 DEFAULT_PIPE_BYTES = 64 * 1024
+MOST_PIPE_BYTES = 1024 * 1024           # Linux gives an ordinary user no wider one (pipe(7))
 F_SETPIPE_SZ = 1031                     # fcntl has the name from Python 3.10 on
 
 DEFAULT_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
@@ -570,11 +572,13 @@ def spliced(word):
 
 
 # One pattern for each spelling of #: with a first byte in common they would be 8 times slower.
+# #define and #undef, the most frequent ones, are told by their first letter.
 FILE_DIRECTIVES = [re.compile(
-    hash_sign + BLANK + rb"*(?:" + SPLICE + BLANK + rb"*)*(?:"
+    hash_sign + rb"(?![du])" + BLANK + rb"*(?:" + SPLICE + BLANK + rb"*)*(?:"
     + b"|".join(map(spliced, (b"include", b"import", b"embed", b"/*", b"//"))) + rb")")
     for hash_sign in (rb"#", spliced(b"%:"), rb"\?\?=")]
 PRECOMPILED_PRAGMA = re.compile(spliced(b"pch_preprocess"))
+BEGINNING_BYTES = 64 * 1024             # gcc writes that pragma before all code
 RAW_STRING = re.compile(rb'R"[^ ()\\\t\v\f\n"]{0,16}\(')
 
 
@@ -598,7 +602,7 @@ def disarm_source(source, directives_obeyed):
 
     source: writable buffer (mmap). What stands in a comment is blanked out there, which no
     object shows; anything else raises Refused. directives_obeyed: see above."""
-    if PRECOMPILED_PRAGMA.search(source):       # the honest one; guard_source() stops the others
+    if PRECOMPILED_PRAGMA.search(source, 0, BEGINNING_BYTES):   # guard_source() stops all others
         raise Refused(EXIT_BAD_ARGUMENTS, "the source loads a precompiled header")
     if not directives_obeyed:
         return
@@ -617,7 +621,7 @@ def disarm_source(source, directives_obeyed):
             position = border + 2
         # Blanking out what only seemed a comment would still let no file be read; but a string
         # would change, if it is raw or goes on over a spliced line.
-        if not inside or RAW_STRING.search(source) or start and source[start - 1] == 0x2f \
+        if not inside or RAW_STRING.search(source, 0, at) or start and source[start - 1] == 0x2f \
                 or SPLICED.search(source[max(0, start - 400):start]):
             refuse("the source is not preprocessed",
                    bytes(source[at:at + 40]).split(b"\n")[0])
@@ -711,12 +715,12 @@ def limit_resources(jobs):
         resource.setrlimit(name, (most, most))
 
 
-def widen_pipe(pipe):
-    """Make room for CHUNK_BYTES in a pipe where the system can (Linux, fcntl(2)): the compiler
-    reads all of its source first, and is woken a fourth as often. A refusal does no harm."""
-    if sys.platform == "linux":
+def widen_pipe(pipe, count):
+    """Make room for `count` bytes in a pipe, as far as the system can (Linux, fcntl(2)): the
+    compiler reads all of its source first, and need not be waited for. A refusal does no harm."""
+    if sys.platform == "linux" and count > DEFAULT_PIPE_BYTES:
         try:
-            fcntl.fcntl(pipe.fileno(), F_SETPIPE_SZ, CHUNK_BYTES)
+            fcntl.fcntl(pipe.fileno(), F_SETPIPE_SZ, min(count, MOST_PIPE_BYTES))
         except OSError:                 # the user has too many of them
             pass
 
@@ -761,8 +765,8 @@ class Compile:
         source: buffers; lifetime_s: 0 for no bound. Raises ClientGone, Refused (too long, or
         the client sent more than a request)."""
         self.source = [memoryview(piece) for piece in source if len(piece)]
-        if self.process.stdin and sum(map(len, self.source)) > DEFAULT_PIPE_BYTES:
-            widen_pipe(self.process.stdin)
+        if self.process.stdin:
+            widen_pipe(self.process.stdin, sum(map(len, self.source)))
         self.poller.register(self.peer.in_fd, select.POLLIN)
         deadline = time.monotonic() + lifetime_s if lifetime_s else None
         while self.pipes:
@@ -784,12 +788,14 @@ class Compile:
         return self.await_end(deadline, lifetime_s)
 
     def await_end(self, deadline, lifetime_s):
-        """Return the status of a compiler that closed its pipes, which as a rule has ended."""
-        pause_s = 0.00005
+        """Return the status of a compiler that closed its pipes, which as a rule ends within
+        0.1 ms. No sleep is that short, and a time-out of poll() is a whole millisecond."""
+        looks = 0
         while self.process.poll() is None:
-            time.sleep(pause_s)         # a timeout of poll() would be a whole millisecond
+            looks += 1
+            if looks > LOOKS_WITHOUT_PAUSE:
+                time.sleep(min(0.05, 0.0001 * (looks - LOOKS_WITHOUT_PAUSE)))
             self.peer.watch(0)
-            pause_s = min(0.05, 2 * pause_s)
             if deadline is not None and time.monotonic() >= deadline:
                 raise Refused(EXIT_DISTCC_FAILED, "compiler ended after %g s (--job-lifetime)"
                               % lifetime_s)
@@ -801,7 +807,7 @@ class Compile:
         """Give the compiler some more of its source; a compiler that wants none is no fault."""
         try:
             if self.source:
-                written = os.write(pipe.fileno(), self.source[0][:CHUNK_BYTES])
+                written = os.write(pipe.fileno(), self.source[0][:MOST_PIPE_BYTES])
                 self.source[0] = self.source[0][written:]
                 if not self.source[0].nbytes:
                     del self.source[0]

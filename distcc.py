@@ -2192,27 +2192,55 @@ def recv_reply(connection):
 # Target check_files in_doubt merge_messages colour_options
 # -------------------------------------------------------------------------------------------
 
+DESCRIPTOR_PATH = "/proc/self/fd/%d"
+
+
 class Target:
     """The output file in the making.
 
     gcc's assembler replaces an object by a new file, save through a dangling link, and cc1
     writes assembler text in place; so do we, but nobody sees half a file under the target's
-    name. The new file grows beside the target as .distcc-NAME, locked by its writer: what a
-    killed run leaves behind, the next run of that target takes over. path: the target;
-    descriptor: where to write."""
+    name. The new file has no name until it is whole (Linux, open(2), O_TMPFILE). Where that
+    cannot be, it grows beside the target as .distcc-NAME, locked by its writer: what a killed
+    run leaves behind, the next run of that target takes over. path: the target; descriptor:
+    where to write, None until that is open; draft: the other name, or None."""
 
     def __init__(self, job, environment):
-        """Open the file; raises OSError when it cannot be made anywhere."""
-        self.path, self.draft = job.output, None
+        """Open the file if it needs no name: then that is done before the object comes."""
+        self.path, self.environment = job.output, environment
+        self.descriptor = self.draft = None
+        self.directory, slash, base = job.output.rpartition("/")
+        self.directory += slash
         dangling = mode_at(self.path, False) and not mode_at(self.path)
-        if not job.assembly and not dangling:
-            directory, slash, base = job.output.rpartition("/")
+        self.replaces = not job.assembly and not dangling
+        if self.replaces:
+            self.open_nameless()
+
+    def open_nameless(self):
+        """Open a file without a name in the target's directory, if it can get one later."""
+        try:
+            descriptor = posix.open(self.directory or ".", posix.O_RDWR | posix.O_TMPFILE, 0o666)
+        except (AttributeError, OSError):
+            return
+        mask = posix.umask(0o077)
+        posix.umask(mask)
+        forgotten = posix.fstat(descriptor).st_mode & mask      # by Linux before 6.0, at times
+        if forgotten or not posix.access(DESCRIPTOR_PATH % descriptor, posix.W_OK):
+            posix.close(descriptor)
+        else:
+            self.descriptor = descriptor
+
+    def open_other(self):
+        """Open the file that has a name, or one elsewhere. Raises OSError."""
+        if self.replaces:
             try:
-                self.open_draft("%s%s.distcc-%s" % (directory, slash, base[-200:]))
+                base = self.path[len(self.directory):]
+                self.open_draft("%s.distcc-%s" % (self.directory, base[-200:]))
                 return
             except OSError as error:
                 debug("cannot write beside %s: %s" % (self.path, error.strerror))
-        self.descriptor = work_file(environment, ".out")
+        self.replaces = False
+        self.descriptor = work_file(self.environment, ".out")
 
     def open_draft(self, path):
         """Open and lock the draft at path; under another name if a live process writes it."""
@@ -2238,6 +2266,8 @@ class Target:
     def receive(self, connection, size):
         """Fill the file with `size` bytes from the connection. Raises WireError, HostFailed,
         and OSError for the disk."""
+        if self.descriptor is None:
+            self.open_other()
         missing = size
         while missing:
             piece = connection.receive(min(missing, CHUNK_BYTES))
@@ -2250,22 +2280,35 @@ class Target:
     def commit(self):
         """Give the file its name. Raises OSError, and then the target is what it was, or gone,
         or half written where only writing in place is possible."""
-        if self.draft:
+        if self.replaces:
             try:
                 posix.unlink(self.path)     # as the assembler does: what replaces another file is
             except FileNotFoundError:       # written to the disk at once by ext4
                 pass
+        if self.draft:
             posix.rename(self.draft, self.path)
             self.draft = None
-        else:
+        elif not (self.replaces and self.link()):
             copy_in_place(self.descriptor, self.path)
-        posix.close(self.descriptor)
+
+    def link(self):
+        """Give the nameless file its name; tell whether that could be done."""
+        try:
+            posix.link(DESCRIPTOR_PATH % self.descriptor, self.path, src_dir_fd=self.descriptor,
+                       follow_symlinks=True)    # src_dir_fd: link(2) would not follow
+        except OSError as error:                # as when another has made the file just now
+            debug("cannot link %s: %s" % (self.path, error.strerror))
+            return False
+        return True
 
     def discard(self):
-        """Remove what is not committed."""
+        """Close the file, and remove it if it has not got its name."""
         if self.draft:
             posix.unlink(self.draft)
             self.draft = None
+        if self.descriptor is not None:
+            posix.close(self.descriptor)
+            self.descriptor = None
 
 
 def is_file_at(descriptor, path):
@@ -2685,7 +2728,7 @@ def compile_there(job, argv, preprocessor, connection, search, environment):
     Text that has not been looked at is now, while the volunteer is at work on it: None is
     returned if it has to be made anew. Raises RunLocally and HostFailed as distribute does."""
     import time
-    host = search.host
+    host, target = search.host, None
     debug("there: " + " ".join(argv))
     try:
         started = time.monotonic()
@@ -2693,50 +2736,43 @@ def compile_there(job, argv, preprocessor, connection, search, environment):
         if not (preprocessor.looked_at or preprocessor.reads_the_same()):
             return None
         notice("compile %s on %s" % (job.source, host))
+        target = Target(job, environment)
         reply = recv_reply(connection)
         seconds = time.monotonic() - started
         search.release_slot()
-        status = finish_job(job, preprocessor, connection, reply, environment)
+        status = finish_job(job, preprocessor, connection, reply, target)
     except WireError as fault:
         raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
     except HostFailed as fault:
         if fault.reached and not fault.refused:
             search.pool.back_off(host)
         raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
+    finally:
+        if target:
+            target.discard()
     write_speed(search.pool.directory, host.key, preprocessor.size, max(seconds, 1e-6))
     return status
 
 
-def finish_job(job, preprocessor, connection, reply, environment):
-    """Put object, dependencies and messages in their places; return the exit status."""
+def finish_job(job, preprocessor, connection, reply, target):
+    """Put object, dependencies and messages in their places; return the exit status. target: of
+    the object; if anything goes wrong, there is no new one."""
     if in_doubt(job, reply, preprocessor.inexact):
         raise RunLocally("the messages from there need not be those from here")
     try:
         if reply.status == 0:
-            receive_output(job, preprocessor, connection, reply.size, environment)
-        else:
-            connection.check_end()
-            preprocessor.write_rules()  # gcc writes them, and leaves an older object
+            target.receive(connection, reply.size)
+        connection.check_end()
+        preprocessor.write_rules()      # gcc does when it fails, too, and leaves an older object
+        if reply.status == 0:
+            target.commit()
     except OSError as error:
         raise RunLocally("%s: cannot be written: %s" % (error.filename or job.output,
                                                         error.strerror))
     write_fully(1, reply.stdout)
-    write_fully(2, merge_messages(preprocessor.messages, reply.stderr, environment))
+    write_fully(2, merge_messages(preprocessor.messages, reply.stderr, target.environment))
     signalled = reply.status & 0x7f
     return 128 + signalled if signalled else reply.status >> 8
-
-
-def receive_output(job, preprocessor, connection, size, environment):
-    """Receive the object and write it and the dependency files. Raises OSError for the disk;
-    then, and after any other fault, there is no new object."""
-    target = Target(job, environment)
-    try:
-        target.receive(connection, size)
-        connection.check_end()
-        preprocessor.write_rules()
-        target.commit()
-    finally:
-        target.discard()
 
 
 # -------------------------------------------------------------------------------------------

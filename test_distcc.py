@@ -5528,11 +5528,11 @@ class Volunteer:
 
     It reads the whole request, sends the bytes, and then: "close", "reset", or "stall" until
     the client leaves. A script that is None leaves the request unread after its first byte.
-    seen: names of the jobs whose answer was sent."""
+    seen: names of the jobs whose answer was sent; sources: what they were to compile."""
 
     def __init__(self, script):
         """Listen on a free port."""
-        self.script, self.seen = script, []
+        self.script, self.seen, self.sources = script, [], []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.port = self.listener.getsockname()[1]
         self.host = "127.0.0.1:%d" % self.port
@@ -5554,7 +5554,8 @@ class Volunteer:
                 connection.recv(1)
                 self.seen.append("a byte")
                 time.sleep(PATIENCE_S)
-            name = read_output_name(connection)
+            name, source = read_request(connection)
+            self.sources.append(source)
             data, ending = self.script(name)
             connection.sendall(data)
             self.seen.append(name)
@@ -5569,15 +5570,15 @@ class Volunteer:
         self.listener.close()
 
 
-def read_output_name(connection):
-    """Read a request to its end; return the word after -o."""
+def read_request(connection):
+    """Read a request to its end; return (the word after -o, the source)."""
     words = []
     with connection.makefile("rb") as stream:
         while True:
             header = stream.read(12)
             body = stream.read(int(header[4:], 16)) if header[:4] in (b"ARGV", b"DOTI") else b""
             if header[:4] == b"DOTI":
-                return words[words.index(b"-o") + 1].decode()
+                return words[words.index(b"-o") + 1].decode(), body
             words.append(body)
 
 
@@ -5591,7 +5592,7 @@ class ClientFaultCase(FaultCase):
         self.write("one.c", "int one = 1;\n")
         made = run(["/usr/bin/gcc", "-c", "one.i", "-o", "local.object"], self.dir)
         self.assertEqual(made.status, 0, made)
-        self.compiler('case "$args" in *" -E "*) exec /usr/bin/gcc $args;; esac\n'
+        self.compiler('case " $args " in *" -E "*) exec /usr/bin/gcc $args;; esac\n'
                       "exec cp %s $out\n" % self.path("local.object"))
         self.local = self.read("local.object")
 
@@ -6031,10 +6032,14 @@ class SignalTest(ClientFaultCase):
     OBJECT = b"object" * 1000
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
-    def start_client(self, name, hosts, source):
-        """Start a client; return the process."""
+    # Without /proc no nameless file can get a name, and the object grows under one.
+    WITHOUT_PROC = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"',
+                    "sh"]
+
+    def start_client(self, name, hosts, source, *prefix):
+        """Start a client; return the process. prefix: words before its command."""
         process = subprocess.Popen(
-            [CLIENT, "gcc", "-c", source, "-o", name], cwd=self.dir, stderr=subprocess.PIPE,
+            [*prefix, CLIENT, "gcc", "-c", source, "-o", name], cwd=self.dir, stderr=subprocess.PIPE,
             env=self.client_environment(hosts, PATH=self.path("slow") + ":" + os.environ["PATH"]),
             stdin=subprocess.DEVNULL, start_new_session=True)
         self.addCleanup(process.stderr.close)
@@ -6046,6 +6051,17 @@ class SignalTest(ClientFaultCase):
         """Return the path of the file in which an object grows."""
         return self.path(".distcc-" + name)
 
+    def has_half(self, name, process):
+        """Tell whether half an object lies in the draft, or in a nameless file of the client's."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.getsize(self.draft_of(name)) == 3000
+        with contextlib.suppress(FileNotFoundError):        # closed meanwhile
+            for number in os.listdir("/proc/%d/fd" % process.pid):
+                path = "/proc/%d/fd/%s" % (process.pid, number)
+                if os.readlink(path).startswith(self.dir + "/#"):
+                    return os.path.getsize(path) == 3000
+        return False
+
     def connections_to(self, port, state):
         """Return {our end: bytes to be sent} of the connections to a port in this state."""
         with open("/proc/net/tcp") as stream:
@@ -6054,8 +6070,8 @@ class SignalTest(ClientFaultCase):
                 if row[2].endswith(":%04X" % port) and row[3] == state}
 
     def stages(self):
-        """Return rows (stage, hosts, source, reached): reached(name, process) tells whether the
-        client has got there."""
+        """Return rows (stage, hosts, source, reached, prefix): reached(name, process) tells
+        whether the client has got there; prefix: words before its command."""
         self.write("large.i", SOURCE_I + b"/*%s*/\n" % (b"x" * 20000000))
         unread, unanswered = self.volunteer(None), self.volunteer(lambda name: (b"", "stall"))
         half = self.volunteer(lambda name: (pack_answer(text=self.OBJECT)[:3060], "stall"))
@@ -6077,23 +6093,23 @@ class SignalTest(ClientFaultCase):
         def preprocesses(name, process):
             return os.path.exists(self.path("pids-%d" % process.pid))
 
-        def receives(name, process):
-            return os.path.exists(self.draft_of(name)) \
-                and os.path.getsize(self.draft_of(name)) == 3000
-        return [("waiting for a slot", busy.host + "/1", "one.i", waits_for_slot),
-                ("preprocessing", unanswered.host + "/9", "one.c", preprocesses),
+        return [("waiting for a slot", busy.host + "/1", "one.i", waits_for_slot, []),
+                ("preprocessing", unanswered.host + "/9", "one.c", preprocesses, []),
                 ("connecting", "127.0.0.1:%d/9" % swallowing, "one.i",
-                 lambda name, process: set(self.connections_to(swallowing, "02")) - set(fillers)),
+                 lambda name, process: set(self.connections_to(swallowing, "02")) - set(fillers),
+                 []),
                 ("sending", unread.host + "/9", "large.i",
-                 lambda name, process: any(self.connections_to(unread.port, "01").values())),
+                 lambda name, process: any(self.connections_to(unread.port, "01").values()), []),
                 ("waiting for the reply", unanswered.host + "/9", "one.i",
-                 lambda name, process: name in unanswered.seen),
-                ("receiving", half.host + "/9", "one.i", receives)]
+                 lambda name, process: name in unanswered.seen, []),
+                ("receiving", half.host + "/9", "one.i", self.has_half, []),
+                ("receiving a draft", half.host + "/9", "one.i", self.has_half,
+                 self.WITHOUT_PROC)]
 
-    def interrupt(self, title, number, hosts, source, reached):
+    def interrupt(self, number, title, hosts, source, reached, prefix):
         """Bring a client to a stage, send it a signal, and check what is left."""
         name = "%s-%d.o" % (title.replace(" ", "-"), number)
-        process = self.start_client(name, hosts, source)
+        process = self.start_client(name, hosts, source, *prefix)
         wait_until(lambda: reached(name, process) or process.poll() is not None, title, 20)
         began = time.monotonic()
         process.send_signal(number)
@@ -6109,7 +6125,7 @@ class SignalTest(ClientFaultCase):
                 os.killpg(pids[0], signal.SIGKILL)
             wait_until(lambda: all(map(is_gone, pids)), "the preprocessor's end", 2)
         drafts = os.listdir(self.dir).count(os.path.basename(self.draft_of(name)))
-        self.assertEqual(drafts, int(number == signal.SIGKILL and title == "receiving"))
+        self.assertEqual(drafts, int(number == signal.SIGKILL and title == "receiving a draft"))
 
     def test_signals(self):
         """Death by the same signal, no object, no file, no process, no slot; and after a kill
@@ -6117,8 +6133,8 @@ class SignalTest(ClientFaultCase):
         self.write("slow/gcc", "#!/bin/sh\nsleep 1000 &\necho $$ $! > %s/t-$$\n"
                    "mv %s/t-$$ %s/pids-$PPID\nwait\n" % ((self.path("open"),) * 2 + (self.dir,)))
         os.chmod(self.path("slow/gcc"), 0o755)
-        stages = self.stages()
-        for title, hosts, source, reached in stages:
+        for stage in self.stages():
+            title = stage[0]
             if title in ("connecting", "sending", "waiting for a slot"):
                 rows = [[number] for number in self.SIGNALS]    # seen by what there is one of
             else:
@@ -6126,21 +6142,23 @@ class SignalTest(ClientFaultCase):
             for numbers in rows:
                 def interrupt(number):
                     with self.subTest(stage=title, signal=number):
-                        self.interrupt(title, number, hosts, source, reached)
+                        self.interrupt(number, *stage)
                 side_by_side(interrupt, numbers, 4)
         good = self.volunteer(lambda name: (pack_answer(text=b"from there"), "close"))
-        result = self.compile("receiving-9.o", good.host, DISTCC_FALLBACK="0")
-        self.assertEqual((result.status, result.stderr), (0, b""))
-        self.assertEqual(self.read("receiving-9.o"), b"from there")
+        name = "receiving-a-draft-9.o"
+        process = self.start_client(name, good.host, "one.i", *self.WITHOUT_PROC)
+        self.assertEqual((process.communicate()[1], process.returncode), (b"", 0))
+        self.assertEqual(self.read(name), b"from there")
+        self.assertFalse(os.path.exists(self.draft_of(name)))
 
     def test_second_signal(self):
         """It does not cut the tidying short, as timeout and make send them one after another."""
         half = self.volunteer(lambda name: (pack_answer(text=self.OBJECT)[:3060], "stall"))
         for second in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
             for _ in range(5):
-                process = self.start_client("one.o", half.host + "/1", "one.i")
-                wait_until(lambda: os.path.exists(self.draft_of("one.o"))
-                           and os.path.getsize(self.draft_of("one.o")) == 3000, "half an object")
+                process = self.start_client("one.o", half.host + "/1", "one.i",
+                                            *self.WITHOUT_PROC)
+                wait_until(lambda: self.has_half("one.o", process), "half an object")
                 process.send_signal(signal.SIGTERM)
                 process.send_signal(second)
                 stderr = process.communicate()[1]
@@ -6154,11 +6172,9 @@ class SignalTest(ClientFaultCase):
         half = self.volunteer(lambda name: (pack_answer(text=self.OBJECT)[:3060], "stall"))
         for number in self.SIGNALS:
             process = self.start_client("one.o", half.host + "/1", "one.i")
-            wait_until(lambda: os.path.exists(self.draft_of("one.o"))
-                       and os.path.getsize(self.draft_of("one.o")) == 3000, "half an object")
+            wait_until(lambda: self.has_half("one.o", process), "half an object")
             process.send_signal(number)
             process.communicate()
-        os.unlink(self.draft_of("one.o"))       # what the last one, killed, may leave
         self.check_nothing_left()
 
 

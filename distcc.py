@@ -405,7 +405,7 @@ MOST_HOSTS_BYTES = 1024 * 1024
 CONNECT_TIMEOUT_S = 4.0                 # for each address of a host
 ANNOUNCE_MS = 10                        # the preprocessor works meanwhile, and takes longer
 MOST_ANNOUNCED_BYTES = 16384            # a new connection takes them at once
-READ_AHEAD_BYTES = 4096                 # of a reply: as a rule all of its head
+READ_AHEAD_BYTES = 64 * 1024            # of a reply: as a rule all of it
 IO_TIMEOUT_S = 300.0
 BACKOFF_PERIOD_S = 60.0
 SLOT_POLL_S = 0.02                      # how often the first in the queue looks for a slot
@@ -413,6 +413,8 @@ LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs 
 MOST_WAITERS_COUNTED = 100
 TURN_S = 20.0                           # then a waiter looks for itself: the first may be stopped
 LOCAL_WAIT_S = 60.0                     # then a job runs here, slot or none
+TEXT_LOOKS = 4                          # at whether it is there, 0.1 ms apart
+TEXT_BLOCK_BYTES = 4096                 # what stdio, and so gcc, writes at a time
 TEXT_WINDOW_BYTES = 96 * 1024
 WINDOW_OVERLAP_BYTES = 8192             # holds a line marker with the longest path
 ENDING_SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
@@ -1079,11 +1081,11 @@ def open_shared(path, mode):
         return descriptor
 
 
-def try_lock(path):
+def try_lock(path, mode=posix.O_RDONLY):
     """Return a descriptor that holds the lock on path, None if another process holds it.
 
     Raises OSError when the file can be neither opened nor made."""
-    descriptor = open_shared(path, posix.O_RDONLY)
+    descriptor = open_shared(path, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -1332,24 +1334,22 @@ def read_speeds(directory):
 def write_speed(directory, key, compiled_bytes, seconds):
     """Add one compile to a host's sums. Old jobs fade by 5 % with each new one. Skipped when
     another client writes: one job more or less does not matter."""
-    lock = None
+    descriptor = None
     try:
-        lock = try_lock(directory + "/speeds.lock")
-        if lock is None:
+        descriptor = try_lock(directory + "/speeds", posix.O_RDWR)
+        if descriptor is None:
             return
         speeds = read_speeds(directory)
         old = speeds.pop(key, (0.0, 0.0, 0))
         speeds[key] = old[0] * 0.95 + compiled_bytes, old[1] * 0.95 + seconds, old[2] + 1
         newest = list(speeds.items())[-1000:]
         text = "".join("%s %.0f %.6f %d\n" % ((name,) + figures) for name, figures in newest)
-        descriptor = open_shared(directory + "/speeds", posix.O_WRONLY)
         posix.ftruncate(descriptor, posix.write(descriptor, text.encode("ascii")))
-        posix.close(descriptor)
     except OSError as error:
         debug("cannot note the speed of %s: %s" % (key, error))
     finally:
-        if lock is not None:
-            posix.close(lock)
+        if descriptor is not None:
+            posix.close(descriptor)
 
 
 def slow_classes(speeds, hosts):
@@ -1495,17 +1495,6 @@ def work_file(environment, suffix):
     return descriptor
 
 
-def small_work_file(environment, suffix):
-    """The same for a file that lies in memory where the system can: the preprocessor empties it,
-    and then ext4 would write it to the disk as it is closed."""
-    if hasattr(posix, "memfd_create") and environment.get("DISTCC_SAVE_TEMPS") != "1":
-        try:
-            return posix.memfd_create(suffix)
-        except OSError:                 # the administrator forbids it (vm.memfd_noexec)
-            pass
-    return work_file(environment, suffix)
-
-
 # Standards under which -pedantic complains of macros in system headers once the line markers
 # no longer excuse them: c89 c90 c++98 c++03 iso9899:199409, and all gnu ones.
 OLD_STANDARDS = ("89", "90", "98", "03", "09")
@@ -1530,18 +1519,19 @@ class Preprocessor:
     """The preprocessor's run for one job, and the source that it makes.
 
     text, size: the file of the preprocessed text and its bytes; messages: what went to stderr;
-    directives_only: whether macros are still to be expanded; inexact: see note_inexact; rules:
-    [(file, name, mode)] of the dependency files to write; listing: a file with the rule that
-    names all files read, or None; plain: whether a glance at the source has found nothing that
-    wants a closer look; used: whether a run has written to the files; looked_at: whether
-    reads_the_same() has been asked. A file is a descriptor of one that has no name."""
+    rule: the text of the dependency rule; rule_place: (file, mode) that it belongs into, or None;
+    names_all: whether the rule names all files read; child: the process id of a run that has not
+    been seen to end; begun: whether the text is of a run with the present command.
+    directives_only: whether macros are still to be expanded; inexact: see note_inexact; plain:
+    whether a glance at the source has found nothing that wants a closer look; looked_at: whether
+    reads_the_same() has been asked."""
 
     def __init__(self, job, path, environment, colour):
         """path: the compiler's file; colour: options that decide on it. Raises OSError."""
         self.job, self.path, self.environment, self.colour = job, path, environment, colour
-        self.messages, self.size, self.child = b"", 0, None
-        self.dependencies, self.rules, self.listing = None, [], None
-        self.plain = self.used = self.looked_at = False
+        self.messages, self.rule, self.size, self.child = b"", b"", 0, None
+        self.rule_place, self.variable, self.names_all, self.rule_end = None, None, False, "N"
+        self.begun = self.plain = self.looked_at = self.used = False
         self.directives_only = self.inexact = False
         if job.language in PREPROCESSED_LANGUAGES:
             self.text = open_preprocessed(job, environment)
@@ -1549,25 +1539,28 @@ class Preprocessor:
         self.directives_only = wants_directives_only(job, environment)
         self.note_inexact()
         self.text = work_file(environment, ".i")
+        self.place_rule()
+
+    def place_rule(self):
+        """Find out where the user wants a dependency rule; where nobody wants one, have one made
+        that names all files read, if that is no trouble."""
+        job = self.job
+        self.names_all = job.dependency_option == "-MD"
         if job.dependency_option:
-            self.dependencies = self.add_rules(job.dependency_file, posix.O_TRUNC)
+            self.rule_place = job.dependency_file, posix.O_TRUNC
         elif job.wp_dependency is not None:
-            self.dependencies = self.add_rules(job.here[job.wp_dependency], posix.O_TRUNC)
-        variable = next((variable for variable in DEPENDENCY_VARIABLES
-                         if environment.get(variable)), None)
-        if variable and not self.rules and not job.is_clang:    # as gcc ranks them
-            name, blank, target = environment[variable].partition(" ")
-            descriptor = self.add_rules(name, posix.O_APPEND)
-            self.environment = dict(self.environment)
-            self.environment[variable] = "/dev/fd/%d%s%s" % (descriptor, blank, target)
-        if job.dependency_option == "-MD":
-            self.listing = self.dependencies
-        elif not (self.rules or job.is_clang or job.language == "assembler-with-cpp"
-                  or any(name in environment for name in DEPENDENCY_VARIABLES)
-                  or any(word[:2] == "-M" for word in job.here)):
-            self.listing = self.inherited_file(".list")
-            if not posix.access("/dev/fd/%d" % self.listing, posix.W_OK):
-                self.drop_listing()     # a BSD without fdescfs
+            self.rule_place = job.here[job.wp_dependency], posix.O_TRUNC
+        elif not job.is_clang:
+            self.variable = next((variable for variable in DEPENDENCY_VARIABLES
+                                  if self.environment.get(variable)), None)  # as gcc ranks them
+            if self.variable:
+                name = self.environment[self.variable].partition(" ")[0]
+                self.rule_place = name, posix.O_APPEND
+            else:
+                self.names_all = not (
+                    job.language == "assembler-with-cpp"
+                    or any(name in self.environment for name in DEPENDENCY_VARIABLES)
+                    or any(word[:2] == "-M" for word in job.here))
 
     def note_inexact(self):
         """Note in `inexact` whether macros are expanded here, though the user did not ask for
@@ -1580,45 +1573,30 @@ class Preprocessor:
         if self.inexact and (job.debug_option() or job.has_option("-fsanitize")):
             raise RunLocally("macros are expanded, and the object notes columns")
 
-    def add_rules(self, name, mode):
-        """Return the descriptor of a new file whose content belongs into the file `name` once
-        the compile has succeeded. mode: posix.O_TRUNC or posix.O_APPEND. Raises OSError."""
-        descriptor = self.inherited_file(".d")
-        self.rules.append((descriptor, name, mode))
-        return descriptor
-
-    def inherited_file(self, suffix):
-        """Return the descriptor of a working file that the preprocessor can open by number."""
-        descriptor = small_work_file(self.environment, suffix)
-        posix.set_inheritable(descriptor, True)
-        return descriptor
-
-    def drop_listing(self):
-        """Do without a listing that is nobody's dependency file; tell whether there was one."""
-        own = self.listing is not None and self.listing != self.dependencies
-        if own:
-            posix.close(self.listing)
-            self.listing = None
-        return own
-
-    def write_rules(self):
-        """Write the dependency files. Raises OSError."""
-        for descriptor, name, mode in self.rules:
-            copy_in_place(descriptor, name, mode)
+    def write_rule(self):
+        """Write the dependency file, if there is to be one. Raises OSError."""
+        if self.rule_place:
+            name, mode = self.rule_place
+            target = posix.open(name, posix.O_WRONLY | posix.O_CREAT | mode, 0o666)
+            try:
+                write_whole(target, self.rule)
+            finally:
+                posix.close(target)
 
     def command(self):
         """Return the argv of the run."""
         job = self.job
         options = list(job.here)
+        rule_end = "/dev/fd/%s" % self.rule_end
         if job.wp_dependency is not None:
-            options[job.wp_dependency] = "/dev/fd/%d" % self.dependencies
+            options[job.wp_dependency] = rule_end
         elif job.dependency_option:
-            options += [job.dependency_option, "-MF", "/dev/fd/%d" % self.dependencies]
+            options += [job.dependency_option, "-MF", rule_end]
             if not job.dependency_target:
                 options += ["-MQ", job.output if job.output_named
                             else job.output.rpartition(".")[0] + ".o"]
-        elif self.listing is not None:
-            options += ["-MD", "-MF", "/dev/fd/%d" % self.listing]
+        elif self.names_all:
+            options += ["-MD", "-MF", rule_end]
         if self.directives_only:
             options.append("-fdirectives-only")
         if job.given_language:
@@ -1631,19 +1609,31 @@ class Preprocessor:
 
     def start(self):
         """Start the run, unless the source needs none. Raises OSError."""
+        self.begun = True
         if self.job.language in PREPROCESSED_LANGUAGES:
             return
-        if self.used:
-            self.empty_files()
+        if self.used:           # not before the first run: ext4 takes a file that is emptied for
+            posix.ftruncate(self.text, 0)       # a valuable one, and writes it to the disk
+            posix.lseek(self.text, 0, 0)
         self.used, self.looked_at = True, False
+        self.messages, self.rule = bytearray(), bytearray()
         self.reader, writer = posix.pipe()
+        self.rule_reader, self.rule_end = posix.pipe()
+        posix.set_blocking(self.rule_reader, False)
+        posix.set_inheritable(self.rule_end, True)
+        environment = self.environment
+        if self.variable:
+            name, blank, target = environment[self.variable].partition(" ")
+            environment = dict(environment)
+            environment[self.variable] = "/dev/fd/%d%s%s" % (self.rule_end, blank, target)
         # A signal must not come between the start and the note of it, or nobody ends the run.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
-            self.child = spawn(self.path, self.command(), self.environment, self.text, writer)
+            self.child = spawn(self.path, self.command(), environment, self.text, writer)
         finally:
             _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING_SIGNALS)
-        posix.close(writer)
+            posix.close(writer)
+            posix.close(self.rule_end)
 
     def glance(self):
         """Use the time of the run to see whether source and options are plain: then the text will
@@ -1652,21 +1642,80 @@ class Preprocessor:
             self.plain = not (wants_closer_look(fsencode(" ".join(self.job.here)))
                               or wants_closer_look(read_beginning(self.job.source)))
 
+    def collect(self, to_the_end=True):
+        """Take messages and rule as they come, to the end of the run, or until there is a rule:
+        gcc writes it last of all, but for the last few bytes of the text."""
+        import select
+        poll = select.poll()
+        poll.register(self.reader, select.POLLIN)
+        poll.register(self.rule_reader, select.POLLIN)
+        while to_the_end or not rule_is_whole(self.rule):
+            for descriptor, event in poll.poll():
+                if descriptor == self.reader:
+                    piece = posix.read(self.reader, 65536)
+                    if not piece:
+                        return
+                    self.messages += piece
+                elif self.take_rule() == b"":
+                    poll.unregister(descriptor)
+
+    def take_rule(self):
+        """Take what has come of the rule, and return it: b"" at its end, None if nothing has."""
+        try:
+            piece = posix.read(self.rule_reader, 65536)
+        except BlockingIOError:
+            return None
+        self.rule += piece
+        return piece
+
+    def await_text(self):
+        """Return when the text seems to be there, though the run has not ended: it takes gcc 1 ms
+        to give back its memory. confirm() tells whether it was so. Raises as finish() does."""
+        import time
+        self.collect(to_the_end=False)
+        for _ in range(TEXT_LOOKS):
+            if not rule_is_whole(self.rule):
+                break
+            self.size = posix.fstat(self.text).st_size
+            # stdio writes whole blocks, until at last it writes what is left.
+            if self.size % TEXT_BLOCK_BYTES and posix.pread(self.text, 1, self.size - 1) == b"\n":
+                return
+            time.sleep(0.0001)
+        self.finish()
+
+    def confirm(self):
+        """See the run to its end; tell whether the text is what it was. Raises as finish()."""
+        if self.child is None:
+            return True
+        size = self.size
+        good = self.wait()
+        self.mend(good)
+        return good and self.size == size
+
     def wait(self):
         """Wait for the end of the run; return whether it succeeded."""
         if self.child is None:
             return True
-        self.messages = b"".join(iter(lambda: posix.read(self.reader, 65536), b""))
-        posix.close(self.reader)
+        self.collect()
         status = posix.waitpid(self.child, 0)[1]
         self.child = None
+        while self.take_rule():
+            pass
+        posix.close(self.reader)
+        posix.close(self.rule_reader)
+        self.messages, self.rule = bytes(self.messages), bytes(self.rule)
         return status == 0
 
     def finish(self):
         """See the run to its end. Raises RunLocally when it fails, for then the compiler shall
-        say so itself."""
-        good = self.wait()
-        if not good and b"/dev/fd/" in self.messages and self.drop_listing():
+        say so itself; HostFailed when TMPDIR is full."""
+        self.mend(self.wait())
+
+    def mend(self, good):
+        """Try in other ways what has not been good; note the size of the text. Raises as
+        finish()."""
+        if not good and b"/dev/fd/" in self.messages and self.names_all and not self.rule_place:
+            self.names_all = False
             self.start()                # through a wrapper that closes descriptors
             good = self.wait()
         if not good and self.directives_only:
@@ -1687,19 +1736,12 @@ class Preprocessor:
     def expand_macros(self):
         """Have the next run expand macros. Raises RunLocally as note_inexact does."""
         debug("%s: expanding macros here" % self.job.source)
-        self.directives_only = False
+        self.begun = self.directives_only = False
         self.note_inexact()
 
-    def empty_files(self):
-        """Throw away what an earlier run has written. Not before the first one: ext4 takes a file
-        that is emptied for a valuable one, and writes it to the disk as it is closed."""
-        for descriptor in [self.text] + [rule[0] for rule in self.rules]:
-            posix.ftruncate(descriptor, 0)
-            posix.lseek(descriptor, 0, 0)
-
     def reads_the_same(self):
-        """Tell whether the volunteer reads the text as the compiler here would; if not, macros
-        had better be expanded here.
+        """Tell whether the volunteer reads the text as the compiler here would; if not, the next
+        run is to expand macros.
 
         Raises RunLocally for text that means another thing elsewhere. One search through the
         text costs 1 ms a megabyte, so most is looked for in the files that it comes from."""
@@ -1711,16 +1753,16 @@ class Preprocessor:
             return True
         if self.inexact and any(b"__builtin_source_location" in window for window in windows):
             raise RunLocally("std::source_location notes columns")
-        return self.mean_the_same(self.untrusted_files()) or not self.directives_only
+        if self.mean_the_same(self.untrusted_files()) or not self.directives_only:
+            return True
+        self.expand_macros()
+        return False
 
     def untrusted_files(self):
         """Return the names (set of bytes) of the source and of all files that it includes, other
-        than the system's headers: from the listing, or else from the text's line markers."""
+        than the system's headers: from the rule, or else from the text's line markers."""
         source = fsencode(self.job.source)
-        names = None
-        if self.listing is not None:
-            size = posix.fstat(self.listing).st_size
-            names = names_in_rule(posix.pread(self.listing, size, 0), source)
+        names = names_in_rule(self.rule, source) if self.names_all else None
         if names is None:
             names = set().union(*map(files_begun, text_windows(self.text, self.size)))
         return {source}.union(filter(is_untrusted, names))
@@ -1732,8 +1774,9 @@ class Preprocessor:
         options = fsencode(" ".join(self.job.here))
         source = fsencode(self.job.source)      # glance() has looked at it
         closer = not self.plain
+        suffixes = (b".gch", b".pch") if self.job.is_clang else (b".gch",)
         for name in files:
-            if any(posix.access(name + suffix, posix.F_OK) for suffix in (b".gch", b".pch")):
+            if any(posix.access(name + suffix, posix.F_OK) for suffix in suffixes):
                 raise RunLocally("%s is precompiled" % fsdecode(name))
             closer = closer or name != source and wants_closer_look(read_beginning(name))
         if not closer:
@@ -1753,6 +1796,10 @@ class Preprocessor:
         return (len(text) < MAX_HEADER_BYTES and not text.rstrip().endswith(b"\\")
                 and not any(word in text for word in MACRO_SENSITIVE_WORDS))
 
+    def close_text(self):
+        """Give the text back to the disk, which takes 0.1 ms, while nobody waits for us."""
+        posix.close(self.text)
+
     def kill(self):
         """End a run that goes on, with all its processes."""
         if self.child is not None:
@@ -1762,9 +1809,6 @@ class Preprocessor:
             except OSError:             # the signal that ends us came as waitpid had reaped it
                 pass
             self.child = None
-        for descriptor in [rule[0] for rule in self.rules] + [self.listing]:
-            if descriptor is not None:
-                posix.set_inheritable(descriptor, False)
 
 
 def open_preprocessed(job, environment):
@@ -1789,6 +1833,11 @@ def text_windows(descriptor, size):
     """Yield the text of a file in pieces that overlap, so that no name is cut in two."""
     for offset in range(0, size, TEXT_WINDOW_BYTES - WINDOW_OVERLAP_BYTES):
         yield posix.pread(descriptor, TEXT_WINDOW_BYTES, offset)
+
+
+def rule_is_whole(rule):
+    """Tell whether a dependency rule seems to have come to its end."""
+    return rule[-1:] == b"\n" and rule[-2:-1] != b"\\"
 
 
 # What make's quoting consists of, and blanks that gcc does not quote.
@@ -2534,14 +2583,14 @@ def distribute(job, environment):
         search.take_now()
         here = own_pool(directory, hosts, "preprocess" if search.host else "preprocess-later")
         while status is None:
-            preprocess(preprocessor, here, search, environment)
+            if not preprocessor.begun:
+                preprocess(preprocessor, here, search, environment)
             if preprocessor.plain and search.announced() or preprocessor.reads_the_same():
                 search.size = preprocessor.size
                 argv = preprocessor.remote_command()
                 connection = search.connect(argv, timeout_s)
                 status = compile_there(job, argv, preprocessor, connection, search, environment)
             if status is None:
-                preprocessor.expand_macros()
                 search.hang_up()
         return status
     finally:
@@ -2685,14 +2734,18 @@ class VolunteerSearch:
 
 
 def preprocess(preprocessor, pool, search, environment):
-    """Run the preprocessor in a slot of this machine, and connect meanwhile."""
+    """Run the preprocessor in a slot of this machine, and connect meanwhile. If a volunteer has
+    the command, and the text will most probably do, it may not have ended on return."""
     slot = own_slot(pool, environment)
     try:
         preprocessor.start()
         search.start_connection()
         search.announce(preprocessor.remote_command())
         preprocessor.glance()
-        preprocessor.finish()
+        if preprocessor.plain and search.announced():
+            preprocessor.await_text()
+        else:
+            preprocessor.finish()
     finally:
         if slot is not None:
             posix.close(slot)
@@ -2725,16 +2778,19 @@ def wait_for_own_slot(environment):
 def compile_there(job, argv, preprocessor, connection, search, environment):
     """Have the volunteer compile; leave what the compiler would have left; return its status.
 
-    Text that has not been looked at is now, while the volunteer is at work on it: None is
-    returned if it has to be made anew. Raises RunLocally and HostFailed as distribute does."""
+    The end of the preprocessor's run, and a look at its text, may come now, while the volunteer
+    is at work: None is returned if that has to be given another text. Raises RunLocally and
+    HostFailed as distribute does."""
     import time
     host, target = search.host, None
     debug("there: " + " ".join(argv))
     try:
         started = time.monotonic()
         send_request(connection, argv, preprocessor.text, preprocessor.size)
-        if not (preprocessor.looked_at or preprocessor.reads_the_same()):
+        if not (preprocessor.confirm()
+                and (preprocessor.looked_at or preprocessor.reads_the_same())):
             return None
+        preprocessor.close_text()
         notice("compile %s on %s" % (job.source, host))
         target = Target(job, environment)
         reply = recv_reply(connection)
@@ -2750,7 +2806,8 @@ def compile_there(job, argv, preprocessor, connection, search, environment):
     finally:
         if target:
             target.discard()
-    write_speed(search.pool.directory, host.key, preprocessor.size, max(seconds, 1e-6))
+    if len(search.pool.hosts) > 1:
+        write_speed(search.pool.directory, host.key, preprocessor.size, max(seconds, 1e-6))
     return status
 
 
@@ -2763,14 +2820,15 @@ def finish_job(job, preprocessor, connection, reply, target):
         if reply.status == 0:
             target.receive(connection, reply.size)
         connection.check_end()
-        preprocessor.write_rules()      # gcc does when it fails, too, and leaves an older object
+        preprocessor.write_rule()       # gcc does when it fails, too, and leaves an older object
         if reply.status == 0:
             target.commit()
     except OSError as error:
         raise RunLocally("%s: cannot be written: %s" % (error.filename or job.output,
                                                         error.strerror))
     write_fully(1, reply.stdout)
-    write_fully(2, merge_messages(preprocessor.messages, reply.stderr, target.environment))
+    write_fully(2, merge_messages(preprocessor.messages, reply.stderr,
+                                  preprocessor.environment))
     signalled = reply.status & 0x7f
     return 128 + signalled if signalled else reply.status >> 8
 

@@ -6026,6 +6026,79 @@ class DirectoryFaultTest(ClientFaultCase):
         self.assertEqual(names, ["directory.o"])
 
 
+class EarlyTextTest(ClientFaultCase):
+    """The text goes to the volunteer before the preprocessor has ended, and is taken back where
+    the end shows that it was not all, or not good."""
+
+    SCRIPT = """#!/bin/sh
+        case " $* " in
+        *" -fdirectives-only "*) ;;
+        *) exec /usr/bin/gcc "$@" ;;
+        esac
+        for word; do
+            [ "$last" = -MF ] && rule=$word
+            last=$word
+        done
+        /usr/bin/gcc "$@" -MF whole.d >whole.i
+        head -n %s whole.i
+        cat whole.d >$rule
+        read go <gate
+        %s
+        """
+
+    def compile_in_two_halves(self, lines, second_half):
+        """Have a client's gcc write so many lines and the rule, and, once the volunteer has a
+        text, do the second half. Return ([source that the volunteer got], the whole text)."""
+        self.write("early/gcc", self.SCRIPT % (lines, second_half))
+        os.chmod(self.path("early/gcc"), 0o755)
+        os.mkfifo(self.path("gate"))
+
+        def answer(name):
+            """To the first text nothing but the sign to go on."""
+            if len(volunteer.sources) > 1:
+                return pack_answer(text=b"from there"), "close"
+            with open(self.path("gate"), "w") as stream:
+                stream.write("go\n")
+            return b"", "stall"
+        volunteer = self.volunteer(answer)
+        result = self.compile("one.o", volunteer.host, "one.c", DISTCC_FALLBACK="0",
+                              PATH=self.path("early") + ":" + os.environ["PATH"])
+        self.assertEqual((result.status, result.stderr), (0, b""), result)
+        self.assertEqual(self.read("one.o"), b"from there")
+        self.check_nothing_left()
+        return volunteer.sources, self.read("whole.i")
+
+    def test_not_all(self):
+        """There was more to come: all of it is sent anew."""
+        (first, second), whole = self.compile_in_two_halves(5, "tail -n +6 whole.i")
+        self.assertEqual((first, second), (b"".join(whole.splitlines(True)[:5]), whole))
+
+    def test_not_good(self):
+        """The preprocessor failed at last: what it makes otherwise is sent."""
+        (first, second), whole = self.compile_in_two_halves(99999, "exit 1")
+        self.assertEqual(first, whole)
+        self.assertNotIn(b"#define", second)
+        self.assertIn(b"int one = 1;", second)
+
+    def test_long_rule(self):
+        """A rule that no pipe holds."""
+        names = ["%s%04d.h" % ("x" * 60, number) for number in range(1500)]
+        for name in names:
+            self.write(name, "")
+        self.write("long.c", "".join('#include "%s"\n' % name for name in names) + "int x;\n")
+        volunteer = self.volunteer(lambda name: (pack_answer(text=b"from there"), "close"))
+        for option in (), ("-MD",):
+            result = run([CLIENT, "gcc", *option, "-c", "long.c"], self.dir,
+                         self.client_environment(volunteer.host, DISTCC_FALLBACK="0"))
+            self.assertEqual((result.status, result.stderr), (0, b""), result)
+            self.assertEqual(self.read("long.o"), b"from there")
+        run(["/usr/bin/gcc", "-MM", "-MF", "plain.d", "long.c"], self.dir)
+        self.assertGreater(len(self.read("plain.d")), 65536)
+        wanted = self.read("plain.d").split()
+        self.assertEqual([word for word in self.read("long.d").split() if word[:1] != b"/"],
+                         wanted)
+
+
 class SignalTest(ClientFaultCase):
     """A client that a signal ends dies of it, and leaves nothing: at each stage."""
 

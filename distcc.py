@@ -467,7 +467,7 @@ class Fatal(Exception):
 
 # -------------------------------------------------------------------------------------------
 # Names: what `os` and `os.path` have and `posix` has not
-# fsencode fsdecode setting mode_at is_directory same_file end_of_links
+# fsencode fsdecode setting mode_at begins_with is_directory same_file end_of_links
 # -------------------------------------------------------------------------------------------
 
 DEFAULT_PATH = "/bin:/usr/bin"          # as os.defpath
@@ -496,6 +496,18 @@ def mode_at(path, follow_links=True):
         return posix.stat(path, follow_symlinks=follow_links).st_mode
     except (OSError, ValueError):
         return 0
+
+
+def begins_with(path, beginning):
+    """Tell whether the file at path begins with these bytes; false if it cannot be read."""
+    try:
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK)
+        try:
+            return posix.read(descriptor, len(beginning)) == beginning
+        finally:
+            posix.close(descriptor)
+    except OSError:
+        return False
 
 
 def is_directory(path):
@@ -1518,10 +1530,12 @@ DEPENDENCY_VARIABLES = ("DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES")
 class Preprocessor:
     """The preprocessor's run for one job, and the source that it makes.
 
-    text, size: the file of the preprocessed text and its bytes; messages: what went to stderr;
-    rule: the text of the dependency rule; rule_place: (file, mode) that it belongs into, or None;
-    names_all: whether the rule names all files read; child: the process id of a run that has not
-    been seen to end; begun: whether the text is of a run with the present command.
+    text, size: the file of the preprocessed text and its bytes; used: whether a run has written
+    to it; begun: whether it is of a run with the present command; child: the process id of a run
+    that has not been seen to end; messages, reader: what that says on stderr, and our end of the
+    pipe. rule: the text of the dependency rule; rule_place: (file, mode) that it belongs into, or
+    None; variable: that which asks for it, or None; names_all: whether it names all files read;
+    rule_end, rule_reader: where the run writes it, and we read it, see open_rule.
     directives_only: whether macros are still to be expanded; inexact: see note_inexact; plain:
     whether a glance at the source has found nothing that wants a closer look; looked_at: whether
     reads_the_same() has been asked."""
@@ -1529,16 +1543,19 @@ class Preprocessor:
     def __init__(self, job, path, environment, colour):
         """path: the compiler's file; colour: options that decide on it. Raises OSError."""
         self.job, self.path, self.environment, self.colour = job, path, environment, colour
-        self.messages, self.rule, self.size, self.child = b"", b"", 0, None
-        self.rule_place, self.variable, self.names_all, self.rule_end = None, None, False, "N"
-        self.begun = self.plain = self.looked_at = self.used = False
-        self.directives_only = self.inexact = False
+        self.messages = self.rule = b""
+        self.size = 0
+        self.child = self.rule_place = self.variable = None
+        self.begun = self.used = self.plain = self.looked_at = False
+        self.names_all = self.directives_only = self.inexact = False
         if job.language in PREPROCESSED_LANGUAGES:
             self.text = open_preprocessed(job, environment)
             return
         self.directives_only = wants_directives_only(job, environment)
         self.note_inexact()
         self.text = work_file(environment, ".i")
+        self.is_script = begins_with(path, b"#!")
+        self.rule_end = "N"             # as explain() shows it, before there is one
         self.place_rule()
 
     def place_rule(self):
@@ -1557,7 +1574,7 @@ class Preprocessor:
                 name = self.environment[self.variable].partition(" ")[0]
                 self.rule_place = name, posix.O_APPEND
             else:
-                self.names_all = not (
+                self.names_all = posix.access("/dev/fd/%d" % self.text, posix.F_OK) and not (
                     job.language == "assembler-with-cpp"
                     or any(name in self.environment for name in DEPENDENCY_VARIABLES)
                     or any(word[:2] == "-M" for word in job.here))
@@ -1577,11 +1594,7 @@ class Preprocessor:
         """Write the dependency file, if there is to be one. Raises OSError."""
         if self.rule_place:
             name, mode = self.rule_place
-            target = posix.open(name, posix.O_WRONLY | posix.O_CREAT | mode, 0o666)
-            try:
-                write_whole(target, self.rule)
-            finally:
-                posix.close(target)
+            write_in_place(name, mode, [self.rule])
 
     def command(self):
         """Return the argv of the run."""
@@ -1618,9 +1631,7 @@ class Preprocessor:
         self.used, self.looked_at = True, False
         self.messages, self.rule = bytearray(), bytearray()
         self.reader, writer = posix.pipe()
-        self.rule_reader, self.rule_end = posix.pipe()
-        posix.set_blocking(self.rule_reader, False)
-        posix.set_inheritable(self.rule_end, True)
+        self.open_rule()
         environment = self.environment
         if self.variable:
             name, blank, target = environment[self.variable].partition(" ")
@@ -1633,7 +1644,18 @@ class Preprocessor:
         finally:
             _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING_SIGNALS)
             posix.close(writer)
-            posix.close(self.rule_end)
+            if not self.is_script:
+                posix.close(self.rule_end)
+
+    def open_rule(self):
+        """Open what takes the rule: a pipe, so that we see when it has been written. A script in
+        the compiler's place may read it, or run the compiler twice: it gets a file."""
+        if self.is_script:
+            self.rule_reader = self.rule_end = work_file(self.environment, ".d")
+        else:
+            self.rule_reader, self.rule_end = posix.pipe()
+            posix.set_blocking(self.rule_reader, False)
+        posix.set_inheritable(self.rule_end, True)
 
     def glance(self):
         """Use the time of the run to see whether source and options are plain: then the text will
@@ -1648,7 +1670,8 @@ class Preprocessor:
         import select
         poll = select.poll()
         poll.register(self.reader, select.POLLIN)
-        poll.register(self.rule_reader, select.POLLIN)
+        if not self.is_script:
+            poll.register(self.rule_reader, select.POLLIN)
         while to_the_end or not rule_is_whole(self.rule):
             for descriptor, event in poll.poll():
                 if descriptor == self.reader:
@@ -1662,15 +1685,16 @@ class Preprocessor:
     def take_rule(self):
         """Take what has come of the rule, and return it: b"" at its end, None if nothing has."""
         try:
-            piece = posix.read(self.rule_reader, 65536)
+            piece = posix.pread(self.rule_reader, 65536, len(self.rule)) if self.is_script \
+                else posix.read(self.rule_reader, 65536)
         except BlockingIOError:
             return None
         self.rule += piece
         return piece
 
     def await_text(self):
-        """Return when the text seems to be there, though the run has not ended: it takes gcc 1 ms
-        to give back its memory. confirm() tells whether it was so. Raises as finish() does."""
+        """Return as soon as the text seems to be there, or the run has ended: between these, gcc
+        gives back its memory for 1 ms. confirm() tells whether it was all. Raises as finish()."""
         import time
         self.collect(to_the_end=False)
         for _ in range(TEXT_LOOKS):
@@ -1684,7 +1708,8 @@ class Preprocessor:
         self.finish()
 
     def confirm(self):
-        """See the run to its end; tell whether the text is what it was. Raises as finish()."""
+        """See the run to its end, and mend what it has done; tell whether the text is still what
+        it was before. Raises as finish()."""
         if self.child is None:
             return True
         size = self.size
@@ -1697,7 +1722,7 @@ class Preprocessor:
         if self.child is None:
             return True
         self.collect()
-        status = posix.waitpid(self.child, 0)[1]
+        status = self.reap()
         self.child = None
         while self.take_rule():
             pass
@@ -1705,6 +1730,20 @@ class Preprocessor:
         posix.close(self.rule_reader)
         self.messages, self.rule = bytes(self.messages), bytes(self.rule)
         return status == 0
+
+    def reap(self):
+        """Return the wait status of the run, whose stderr may have been closed long before its
+        end: then its rule has still to be taken. A process that it has left behind may have
+        inherited the pipe."""
+        import select
+        poll = select.poll()
+        poll.register(self.rule_reader, select.POLLIN)
+        ended = 0
+        while not ended:
+            if self.is_script or poll.poll(1) and self.take_rule() == b"":
+                return posix.waitpid(self.child, 0)[1]
+            ended, status = posix.waitpid(self.child, posix.WNOHANG)
+        return status
 
     def finish(self):
         """See the run to its end. Raises RunLocally when it fails, for then the compiler shall
@@ -1724,7 +1763,7 @@ class Preprocessor:
             good = self.wait()
         if not good and not posix.fstatvfs(self.text).f_bavail:
             raise HostFailed(EXIT_IO_ERROR, "%s: no room in TMPDIR for the preprocessed source"
-                             % self.job.source)
+                             % self.job.source, reached=False)
         if not good:
             raise RunLocally("the preprocessor failed")
         if self.messages and self.job.is_clang:
@@ -1734,7 +1773,8 @@ class Preprocessor:
             raise RunLocally("the preprocessed source has %d bytes" % self.size)
 
     def expand_macros(self):
-        """Have the next run expand macros. Raises RunLocally as note_inexact does."""
+        """Have the next run expand macros: the text at hand is none of the present command.
+        Raises RunLocally as note_inexact does."""
         debug("%s: expanding macros here" % self.job.source)
         self.begun = self.directives_only = False
         self.note_inexact()
@@ -1825,7 +1865,8 @@ def open_preprocessed(job, environment):
     marked = work_file(environment, ".i")
     name = fsencode(job.source).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     write_whole(marked, b'# 1 "%s"\n' % name)
-    copy_content(descriptor, marked)
+    for piece in content_of(descriptor):
+        write_whole(marked, piece)
     return marked
 
 
@@ -2247,12 +2288,14 @@ DESCRIPTOR_PATH = "/proc/self/fd/%d"
 class Target:
     """The output file in the making.
 
-    gcc's assembler replaces an object by a new file, save through a dangling link, and cc1
-    writes assembler text in place; so do we, but nobody sees half a file under the target's
-    name. The new file has no name until it is whole (Linux, open(2), O_TMPFILE). Where that
-    cannot be, it grows beside the target as .distcc-NAME, locked by its writer: what a killed
-    run leaves behind, the next run of that target takes over. path: the target; descriptor:
-    where to write, None until that is open; draft: the other name, or None."""
+    gcc's assembler replaces an object by a new file, save through a dangling link and where an
+    empty file is, and cc1 writes assembler text in place; so do we, but nobody sees half a file
+    under the target's name. The new file has no name until it is whole (Linux, open(2),
+    O_TMPFILE). Where that cannot be, as under PyPy, it grows beside the target as .distcc-NAME,
+    locked by its writer: what a killed run leaves behind, the next run of that target takes over.
+    path: the target; directory: its, with a slash, or ""; replaces: whether a new file takes its
+    place; descriptor: where to write, None until that is open; draft: the other name, or
+    None."""
 
     def __init__(self, job, environment):
         """Open the file if it needs no name: then that is done before the object comes."""
@@ -2260,16 +2303,19 @@ class Target:
         self.descriptor = self.draft = None
         self.directory, slash, base = job.output.rpartition("/")
         self.directory += slash
-        dangling = mode_at(self.path, False) and not mode_at(self.path)
-        self.replaces = not job.assembly and not dangling
-        if self.replaces:
+        try:
+            filled = posix.stat(self.path).st_size > 0
+        except OSError:
+            filled = not mode_at(self.path, False)
+        self.replaces = filled and not job.assembly
+        if self.replaces and hasattr(posix, "O_TMPFILE"):
             self.open_nameless()
 
     def open_nameless(self):
         """Open a file without a name in the target's directory, if it can get one later."""
         try:
             descriptor = posix.open(self.directory or ".", posix.O_RDWR | posix.O_TMPFILE, 0o666)
-        except (AttributeError, OSError):
+        except OSError:
             return
         mask = posix.umask(0o077)
         posix.umask(mask)
@@ -2338,7 +2384,7 @@ class Target:
             posix.rename(self.draft, self.path)
             self.draft = None
         elif not (self.replaces and self.link()):
-            copy_in_place(self.descriptor, self.path)
+            write_in_place(self.path, posix.O_TRUNC, content_of(self.descriptor))
 
     def link(self):
         """Give the nameless file its name; tell whether that could be done."""
@@ -2375,20 +2421,21 @@ def write_whole(descriptor, data):
         view = view[posix.write(descriptor, view):]
 
 
-def copy_in_place(descriptor, path, mode=posix.O_TRUNC):
-    """Write the content of an open file to path, through links, as fopen(path, "w") does, or
-    "a" with mode posix.O_APPEND."""
+def write_in_place(path, mode, pieces):
+    """Write pieces of bytes to path, through links, as fopen() does: mode is posix.O_TRUNC for
+    its "w", posix.O_APPEND for "a". Raises OSError."""
     target = posix.open(path, posix.O_WRONLY | posix.O_CREAT | mode, 0o666)
     try:
-        copy_content(descriptor, target)
+        for piece in pieces:
+            write_whole(target, piece)
     finally:
         posix.close(target)
 
 
-def copy_content(source, target):
-    """Write the whole content of one open file to another. Raises OSError."""
-    for offset in range(0, posix.fstat(source).st_size, CHUNK_BYTES):
-        write_whole(target, posix.pread(source, CHUNK_BYTES, offset))
+def content_of(descriptor):
+    """Yield the whole content of an open file in pieces. Raises OSError."""
+    for offset in range(0, posix.fstat(descriptor).st_size, CHUNK_BYTES):
+        yield posix.pread(descriptor, CHUNK_BYTES, offset)
 
 
 def check_files(job):
@@ -2800,7 +2847,9 @@ def compile_there(job, argv, preprocessor, connection, search, environment):
     except WireError as fault:
         raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
     except HostFailed as fault:
-        if fault.reached and not fault.refused:
+        if not fault.reached:           # the preprocessor's, when it came to its end
+            raise
+        if not fault.refused:
             search.pool.back_off(host)
         raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
     finally:

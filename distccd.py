@@ -97,7 +97,8 @@ SMALL_OBJECT_BYTES = 128 * 1024         # smaller ones leave in one piece with t
 COMPILER_MEMORY_BYTES = 4 * 1024 ** 3
 COMPILER_FILE_BYTES = 4 * 1024 ** 3
 DEFAULT_PIPE_BYTES = 64 * 1024
-MOST_PIPE_BYTES = 1024 * 1024           # Linux gives an ordinary user no wider one (pipe(7))
+MOST_PIPE_BYTES = 1024 * 1024           # Linux gives an ordinary user no wider one (pipe(7)),
+ALL_PIPES_BYTES = 32 * MOST_PIPE_BYTES  # and twice as much for all, before it gives 8 KB each
 F_SETPIPE_SZ = 1031                     # fcntl has the name from Python 3.10 on
 
 DEFAULT_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
@@ -715,12 +716,15 @@ def limit_resources(jobs):
         resource.setrlimit(name, (most, most))
 
 
-def widen_pipe(pipe, count):
+def widen_pipe(pipe, count, jobs):
     """Make room for `count` bytes in a pipe, as far as the system can (Linux, fcntl(2)): the
-    compiler reads all of its source first, and need not be waited for. A refusal does no harm."""
-    if sys.platform == "linux" and count > DEFAULT_PIPE_BYTES:
+    compiler reads all of its source first, and need not be waited for. A refusal does no harm.
+
+    jobs: how many there may be of such pipes."""
+    size = min(count, MOST_PIPE_BYTES, ALL_PIPES_BYTES // jobs)
+    if sys.platform == "linux" and size > DEFAULT_PIPE_BYTES:
         try:
-            fcntl.fcntl(pipe.fileno(), F_SETPIPE_SZ, min(count, MOST_PIPE_BYTES))
+            fcntl.fcntl(pipe.fileno(), F_SETPIPE_SZ, size)
         except OSError:                 # the user has too many of them
             pass
 
@@ -765,8 +769,6 @@ class Compile:
         source: buffers; lifetime_s: 0 for no bound. Raises ClientGone, Refused (too long, or
         the client sent more than a request)."""
         self.source = [memoryview(piece) for piece in source if len(piece)]
-        if self.process.stdin:
-            widen_pipe(self.process.stdin, sum(map(len, self.source)))
         self.poller.register(self.peer.in_fd, select.POLLIN)
         deadline = time.monotonic() + lifetime_s if lifetime_s else None
         while self.pipes:
@@ -1779,6 +1781,8 @@ class Worker:
         run = self.run
         self.unstoppable = False
         self.check_stop()
+        if run.process.stdin:
+            widen_pipe(run.process.stdin, sum(map(len, source)), self.options.jobs)
         status = run.run([] if self.options.no_fifo else source, self.options.job_lifetime)
         self.end_compiler()
         if self.places:

@@ -3303,6 +3303,9 @@ remote              cp main.c .c; $D gcc -c ./.c -o x.o
 remote              cp main.c x.c; $D gcc -c ./x.c -o ././x.o
 remote              ln -s real.o main.o; $D gcc -c main.c
 remote              echo old >real.o; ln -s real.o main.o; $D gcc -c main.c
+remote              touch main.o; chmod 600 main.o; $D gcc -c main.c
+remote              touch real.o; chmod 600 real.o; ln -s real.o main.o; $D gcc -c main.c
+remote              touch main.o; ln main.o other.o; $D gcc -c main.c
 remote              echo old >real.s; ln -s real.s main.s; $D gcc -S main.c
 remote              echo old >main.o; ln main.o hard.o; $D gcc -c main.c
 remote              echo old >main.s; ln main.s hard.s; $D gcc -S main.c
@@ -5917,7 +5920,7 @@ class HostWordsTest(ClientFaultCase):
 
 # -------------------------------------------------------------------------------------------
 # Faults around the client: its directories, its disks, and signals at each stage
-# DirectoryFaultTest SignalTest
+# DirectoryFaultTest RuleTest SignalTest
 # -------------------------------------------------------------------------------------------
 
 class DirectoryFaultTest(ClientFaultCase):
@@ -6026,14 +6029,26 @@ class DirectoryFaultTest(ClientFaultCase):
         self.assertEqual(names, ["directory.o"])
 
 
-class EarlyTextTest(ClientFaultCase):
-    """The text goes to the volunteer before the preprocessor has ended, and is taken back where
-    the end shows that it was not all, or not good."""
+class RuleTest(ClientFaultCase):
+    """The dependency rule comes through a pipe. When it is there, the text goes to the volunteer,
+    before the preprocessor has ended, and is taken back where the end shows that it was not all,
+    or not good. Scripts that stand for the compiler get a file for the rule."""
 
-    SCRIPT = """#!/bin/sh
+    PROGRAM = """
+        #include <unistd.h>
+        int main(int count, char **words) {
+            char *argv[count + 2];
+            argv[0] = "sh";
+            argv[1] = "%s";
+            for (int i = 1; i <= count; i++)
+                argv[i + 1] = words[i];
+            return execv("/bin/sh", argv);
+        }
+        """
+    EARLY = """
         case " $* " in
         *" -fdirectives-only "*) ;;
-        *) exec /usr/bin/gcc "$@" ;;
+        *) %s ;;
         esac
         for word; do
             [ "$last" = -MF ] && rule=$word
@@ -6046,11 +6061,34 @@ class EarlyTextTest(ClientFaultCase):
         %s
         """
 
-    def compile_in_two_halves(self, lines, second_half):
-        """Have a client's gcc write so many lines and the rule, and, once the volunteer has a
-        text, do the second half. Return ([source that the volunteer got], the whole text)."""
-        self.write("early/gcc", self.SCRIPT % (lines, second_half))
-        os.chmod(self.path("early/gcc"), 0o755)
+    def local_gcc(self, text, script=True):
+        """Have the client's gcc be this shell script, or else a program that runs it. Return a
+        PATH that leads to it."""
+        path = self.write("wrap/gcc" if script else "wrap/script", "#!/bin/sh\n" + text)
+        os.chmod(path, 0o755)
+        if not script:
+            source = self.write("wrap/program.c", self.PROGRAM % path)
+            made = run(["/usr/bin/gcc", source, "-o", self.path("wrap/gcc")], self.dir)
+            self.assertEqual(made.status, 0, made)
+        return self.path("wrap") + ":" + os.environ["PATH"]
+
+    def good_volunteer(self):
+        """Return a volunteer whose object is known."""
+        return self.volunteer(lambda name: (pack_answer(text=b"from there"), "close"))
+
+    def check_remote(self, path, *words, prefix=()):
+        """Check that a command with this PATH is done by a volunteer, without a word."""
+        result = run([*prefix, CLIENT, "gcc", *words, "-o", "one.o"], self.dir,
+                     self.client_environment(self.good_volunteer().host, DISTCC_FALLBACK="0",
+                                             PATH=path))
+        self.assertEqual((result.status, result.stderr), (0, b""), result)
+        self.assertEqual(self.read("one.o"), b"from there")
+        os.unlink(self.path("one.o"))
+
+    def in_two_halves(self, lines, second_half, otherwise='exec /usr/bin/gcc "$@"'):
+        """Have a gcc write so many lines and the rule, and, once the volunteer has a text, do the
+        second half; otherwise: what it does when it expands macros. Return (volunteer, PATH)."""
+        path = self.local_gcc(self.EARLY % (otherwise, lines, second_half), script=False)
         os.mkfifo(self.path("gate"))
 
         def answer(name):
@@ -6061,42 +6099,76 @@ class EarlyTextTest(ClientFaultCase):
                 stream.write("go\n")
             return b"", "stall"
         volunteer = self.volunteer(answer)
-        result = self.compile("one.o", volunteer.host, "one.c", DISTCC_FALLBACK="0",
-                              PATH=self.path("early") + ":" + os.environ["PATH"])
+        return volunteer, path
+
+    def compile_in_two_halves(self, lines, second_half):
+        """The same with a client. Return ([source that the volunteer got], the whole text)."""
+        volunteer, path = self.in_two_halves(lines, second_half)
+        result = self.compile("one.o", volunteer.host, "one.c", DISTCC_FALLBACK="0", PATH=path)
         self.assertEqual((result.status, result.stderr), (0, b""), result)
         self.assertEqual(self.read("one.o"), b"from there")
         self.check_nothing_left()
         return volunteer.sources, self.read("whole.i")
 
-    def test_not_all(self):
+    def test_text_was_not_all(self):
         """There was more to come: all of it is sent anew."""
         (first, second), whole = self.compile_in_two_halves(5, "tail -n +6 whole.i")
         self.assertEqual((first, second), (b"".join(whole.splitlines(True)[:5]), whole))
 
-    def test_not_good(self):
+    def test_text_was_not_good(self):
         """The preprocessor failed at last: what it makes otherwise is sent."""
         (first, second), whole = self.compile_in_two_halves(99999, "exit 1")
         self.assertEqual(first, whole)
         self.assertNotIn(b"#define", second)
         self.assertIn(b"int one = 1;", second)
 
+    def test_no_room_at_last(self):
+        """A disk that fills up meanwhile is no fault of the volunteer's."""
+        disk = self.small_disk("disk", "2m")
+        volunteer, path = self.in_two_halves(99999, "exit 1",
+                                             "cat /dev/zero >disk/filler; exit 1")
+        result = self.compile("one.o", volunteer.host, "one.c", PATH=path, TMPDIR=disk,
+                              DISTCC_FALLBACK="0", DISTCC_BACKOFF_PERIOD="60")
+        self.assertEqual(result.status, 107, result)
+        self.assertRegex(self.warnings(result)[-1], r"^error: one\.c: no room in TMPDIR")
+        locks = os.listdir("%s/distcc-%d" % (disk, os.geteuid()))
+        self.assertEqual([name for name in locks if name.startswith("backoff")], [])
+
     def test_long_rule(self):
-        """A rule that no pipe holds."""
+        """A rule that no pipe holds, with and without a stderr that goes elsewhere."""
         names = ["%s%04d.h" % ("x" * 60, number) for number in range(1500)]
         for name in names:
             self.write(name, "")
         self.write("long.c", "".join('#include "%s"\n' % name for name in names) + "int x;\n")
-        volunteer = self.volunteer(lambda name: (pack_answer(text=b"from there"), "close"))
-        for option in (), ("-MD",):
-            result = run([CLIENT, "gcc", *option, "-c", "long.c"], self.dir,
-                         self.client_environment(volunteer.host, DISTCC_FALLBACK="0"))
-            self.assertEqual((result.status, result.stderr), (0, b""), result)
-            self.assertEqual(self.read("long.o"), b"from there")
-        run(["/usr/bin/gcc", "-MM", "-MF", "plain.d", "long.c"], self.dir)
+        run(["/usr/bin/gcc", "-MD", "-MF", "plain.d", "-c", "long.c", "-o", "one.o"], self.dir)
         self.assertGreater(len(self.read("plain.d")), 65536)
-        wanted = self.read("plain.d").split()
-        self.assertEqual([word for word in self.read("long.d").split() if word[:1] != b"/"],
-                         wanted)
+        redirecting = self.local_gcc('exec /usr/bin/gcc "$@" 2>>open/log\n', script=False)
+        for path in (os.environ["PATH"], redirecting):
+            for words in (), ("-MD", "-MF", "long.d"):
+                with self.subTest(path=path, words=words):
+                    self.check_remote(path, *words, "-c", "long.c")
+            self.assertEqual(self.read("long.d"), self.read("plain.d"))
+            os.unlink(self.path("long.d"))
+
+    def test_scripts_and_the_rule(self):
+        """A script may read the rule and write it anew, or run the compiler twice."""
+        find = 'for w; do [ "$l" = -MF ] && rule=$w; l=$w; done; /usr/bin/gcc "$@" || exit\n'
+        for text, rule in (
+                (find + 't=$(sed "s/one.c/two.c/" "$rule") && echo "$t" >"$rule"\n',
+                 b"one.o: two.c\n"),
+                (find + 'grep -q one.c "$rule"\n', b"one.o: one.c\n"),
+                ('/usr/bin/gcc "$@" >open/text && exec /usr/bin/gcc "$@"\n', b"one.o: one.c\n")):
+            path = self.local_gcc(text)
+            with self.subTest(text):
+                self.check_remote(path, "-MMD", "-c", "one.c")
+                self.assertEqual(self.read("one.d"), rule)
+                self.check_remote(path, "-c", "one.c")
+
+    def test_descriptors_without_names(self):
+        """Where /dev/fd has none, no rule is asked for, and one run is enough."""
+        path = self.local_gcc('echo "$@" >>open/runs; exec /usr/bin/gcc "$@"\n')
+        self.check_remote(path, "-c", "one.c", prefix=SignalTest.WITHOUT_PROC)
+        self.assertEqual(self.read("open/runs"), b"-E -fdirectives-only one.c\n")
 
 
 class SignalTest(ClientFaultCase):

@@ -2303,11 +2303,7 @@ class Target:
         self.descriptor = self.draft = None
         self.directory, slash, base = job.output.rpartition("/")
         self.directory += slash
-        try:
-            filled = posix.stat(self.path).st_size > 0
-        except OSError:
-            filled = not mode_at(self.path, False)
-        self.replaces = filled and not job.assembly
+        self.replaces = not job.assembly and is_replaced(self.path)
         if self.replaces and hasattr(posix, "O_TMPFILE"):
             self.open_nameless()
 
@@ -2404,6 +2400,15 @@ class Target:
         if self.descriptor is not None:
             posix.close(self.descriptor)
             self.descriptor = None
+
+
+def is_replaced(path):
+    """Tell whether the assembler makes a new file at path, rather than to write into what is
+    there: an empty file, or what a dangling link names."""
+    try:
+        return posix.stat(path).st_size > 0
+    except OSError:
+        return not mode_at(path, follow_links=False)
 
 
 def is_file_at(descriptor, path):

@@ -5619,6 +5619,30 @@ class ClientFaultCase(FaultCase):
         self.assertNotIn(b"Traceback", result.stderr)
         return result
 
+    # Without /proc no nameless file can get a name, and the object grows under one.
+    WITHOUT_PROC = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"',
+                    "sh"]
+
+    def start_client(self, name, hosts, source, *prefix):
+        """Start a client; return the process. prefix: words before its command."""
+        process = subprocess.Popen(
+            [*prefix, CLIENT, "gcc", "-c", source, "-o", name], cwd=self.dir,
+            env=self.client_environment(hosts, PATH=self.path("slow") + ":" + os.environ["PATH"]),
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def nameless_size(self, process, directory):
+        """Return the size of a nameless file of the process in a directory, None without one."""
+        with contextlib.suppress(FileNotFoundError):        # closed meanwhile
+            for number in os.listdir("/proc/%d/fd" % process.pid):
+                path = "/proc/%d/fd/%s" % (process.pid, number)
+                if os.readlink(path).startswith(directory + "/#"):
+                    return os.path.getsize(path)
+        return None
+
     def warnings(self, result):
         """Return the lines of the client's own; there must be no others in its messages."""
         lines = result.stderr.decode().splitlines()
@@ -6008,6 +6032,25 @@ class DirectoryFaultTest(ClientFaultCase):
         result = self.compile_as_user("disk/one.o")
         self.assertEqual((result.status, os.listdir(disk)), (0, ["one.o"]))
 
+    def test_output_that_cannot_be_linked(self):
+        """Where another file system takes the directory's place meanwhile, a copy is made."""
+        os.mkdir(self.path("out"))
+        mounted = threading.Event()
+
+        def answer(name):
+            """Wait until the directory is another one."""
+            mounted.wait(PATIENCE_S)
+            return pack_answer(text=b"from there"), "close"
+        process = self.start_client("out/one.o", self.volunteer(answer).host, "one.i")
+        wait_until(lambda: self.nameless_size(process, self.path("out")) == 0, "a nameless file")
+        os.rename(self.path("out"), self.path("old"))
+        self.small_disk("out", "64k")
+        mounted.set()
+        self.assertEqual((process.communicate()[1], process.returncode), (b"", 0))
+        self.assertEqual(self.read("out/one.o"), b"from there")
+        self.assertEqual((os.listdir(self.path("out")), os.listdir(self.path("old"))),
+                         (["one.o"], []))
+
     def test_output_directory(self):
         """Read-only, missing, a file; an output that is a directory, a pipe, a dangling link."""
         self.compiler("exec /usr/bin/gcc $args\n")
@@ -6167,7 +6210,7 @@ class RuleTest(ClientFaultCase):
     def test_descriptors_without_names(self):
         """Where /dev/fd has none, no rule is asked for, and one run is enough."""
         path = self.local_gcc('echo "$@" >>open/runs; exec /usr/bin/gcc "$@"\n')
-        self.check_remote(path, "-c", "one.c", prefix=SignalTest.WITHOUT_PROC)
+        self.check_remote(path, "-c", "one.c", prefix=self.WITHOUT_PROC)
         self.assertEqual(self.read("open/runs"), b"-E -fdirectives-only one.c\n")
 
 
@@ -6177,21 +6220,6 @@ class SignalTest(ClientFaultCase):
     OBJECT = b"object" * 1000
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
-    # Without /proc no nameless file can get a name, and the object grows under one.
-    WITHOUT_PROC = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"',
-                    "sh"]
-
-    def start_client(self, name, hosts, source, *prefix):
-        """Start a client; return the process. prefix: words before its command."""
-        process = subprocess.Popen(
-            [*prefix, CLIENT, "gcc", "-c", source, "-o", name], cwd=self.dir, stderr=subprocess.PIPE,
-            env=self.client_environment(hosts, PATH=self.path("slow") + ":" + os.environ["PATH"]),
-            stdin=subprocess.DEVNULL, start_new_session=True)
-        self.addCleanup(process.stderr.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        return process
-
     def draft_of(self, name):
         """Return the path of the file in which an object grows."""
         return self.path(".distcc-" + name)
@@ -6200,12 +6228,7 @@ class SignalTest(ClientFaultCase):
         """Tell whether half an object lies in the draft, or in a nameless file of the client's."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.getsize(self.draft_of(name)) == 3000
-        with contextlib.suppress(FileNotFoundError):        # closed meanwhile
-            for number in os.listdir("/proc/%d/fd" % process.pid):
-                path = "/proc/%d/fd/%s" % (process.pid, number)
-                if os.readlink(path).startswith(self.dir + "/#"):
-                    return os.path.getsize(path) == 3000
-        return False
+        return self.nameless_size(process, self.dir) == 3000
 
     def connections_to(self, port, state):
         """Return {our end: bytes to be sent} of the connections to a port in this state."""

@@ -151,6 +151,53 @@ def read_header(receive, token, most):
     return number
 
 
+# Jobs by files: protocol 64, ours alone. The command travels as it is, and with it a list of all
+# files that it may read; packets are as in protocol 1. A request, and what answers it:
+#
+#   DIST 64 · FLAG bits · ARGC n · n x ARGV · CWDD path · ENVC n · n x ENVV NAME=VALUE · UMSK mask
+#       · PAGE entries · LIST references · contents · SENT 0
+#   LIFE 0                      at least every five seconds, from the answer's side
+#   NEED digests                one after the other, 64 hex digits each: send these too, which the
+#                               client answers with contents · SENT 0
+#   DONE 64 · STAT wait status · SERR · SOUT · NOTE words · FILC n · n x (NAME path · MODE mode
+#       · DATA or ZDAT)         the end; NAME is absolute, MODE 0 (and no data) says: removed
+#
+# contents: any number of BODY (digest, then the content) and ZBDY (digest, eight hex digits of
+#   the content's length, then the content deflated); DATA and ZDAT are the same without digest.
+# FLAG: bit 0 asks for ZDAT. NOTE: NAME=VALUE words, blanks between, about the daemon.
+# An entry is two byte strings, each ended by a zero byte: head and absolute path. A head is
+#   "d"                                     a directory, with all those above it
+#   "s" TARGET                              a symbolic link
+#   "f" KIND " " DIGEST " " SIZE " " MTIME " " INODE      a file; MTIME in ns, decimal; SIZE and
+#       INODE in hex. KIND: "-" plain; "x" may be executed; "l" a shared library, in whose place
+#       the daemon may put its own machine's. Files of one INODE are one file under several names,
+#       other files are different ones even where they are equal.
+# A page is a content that holds up to 64 entries one after the other (PAGE: those of this job
+#   alone, any number). A reference is a line "DIGEST MASK": of the page with that digest the
+#   entries whose bits are set in the hex number MASK, the lowest bit for the first.
+# A digest is BLAKE2b with 32 bytes, in lower-case hex.
+FILES_VERSION = 64
+PAGE_ENTRIES = 64
+DIGEST_DIGITS = 64
+FLAG_DEFLATE = 1
+MAX_ENTRIES = 65536
+MAX_PATH_BYTES = 4096
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+MAX_LIST_BYTES = 1024 * 1024
+MAX_VARIABLES = 1024
+MAX_NEED_BYTES = 2 * MAX_ENTRIES * DIGEST_DIGITS
+MAX_RESULTS = 4096
+MAX_FILE_BYTES = 1024 * 1024 * 1024
+MIN_DEFLATED_BYTES = 1024                   # less is sent as it is
+LIFE_INTERVAL_S = 5.0                       # who waits for a reply hears from us so often
+
+
+def digest_of(content):
+    """Return the digest of a buffer, 64 hex digits as bytes."""
+    from _blake2 import blake2b     # hashlib would cost the client 2.9 ms
+    return blake2b(content, digest_size=DIGEST_DIGITS // 2).hexdigest().encode()
+
+
 # Compiler options. Each word below is an option; one that ends in * stands for all that begin
 # so. The longest match decides. The kinds are:
 PLAIN = "plain"                  # code generation or warnings: goes to every compiler

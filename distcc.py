@@ -635,6 +635,1157 @@ def debug(text):
 
 
 # -------------------------------------------------------------------------------------------
+# Entries: what of this machine's file system goes into a job
+# trace_path pack_directory pack_link pack_file signature_of read_settled Lister
+#
+# Paths are bytes here, as the kernel has them. A canonical path is absolute and leads through no
+# link and no "..". A signature changes whenever a file does: the time of its last change cannot
+# be set by anybody, so not even a copy that keeps size and time goes unseen.
+# -------------------------------------------------------------------------------------------
+
+YOUNG_NS = 50 * 1000 * 1000             # the clock of file systems ticks every 4 or 10 ms ...
+YOUNG_IN_SECONDS_NS = 2 * 1000 * 1000 * 1000    # ... or, in old ones, once or twice in 2 s
+READS_OF_CHANGING_FILE = 5
+NEVER_EQUAL = ()                        # the signature of what was too young to be sure of
+
+
+def trace_path(base, path, known):
+    """Follow path from the canonical directory base, as the kernel does.
+
+    Returns (end, way, missing): a canonical path; the list of (canonical path, target) of each
+    link on the way and of each directory that is left by "..", whose target is b""; and the name
+    that is not there, or b"". If something is missing, end is the directory that lacks it.
+    known: {canonical path: link target, b"" for what is no link, False for what is missing}; it
+    grows. Raises OSError when links lead in a circle."""
+    base = b"" if path[:1] == b"/" or base == b"/" else base
+    names = path.split(b"/")[::-1]
+    way = []
+    links = 0
+    while names:
+        name = names.pop()
+        if not name or name == b".":
+            continue
+        if name == b"..":
+            way.append((base or b"/", b""))
+            base = base[:max(base.rfind(b"/"), 0)]
+            continue
+        child = base + b"/" + name
+        target = known.get(child)
+        if target is None:
+            try:
+                target = look_for_link(child)
+            except OSError:
+                return base or b"/", way, name
+            known[child] = target
+        if target is False:
+            return base or b"/", way, name
+        if not target:
+            base = child
+            continue
+        way.append((child, target))
+        links += 1
+        if links > MOST_LINKS:
+            raise OSError(None, "too many links", child)
+        names.extend(target.split(b"/")[::-1])
+        base = b"" if target[:1] == b"/" else base
+    return base or b"/", way, b""
+
+
+def look_for_link(path):
+    """Return the target of the link at path, b"" if something else is there; raises OSError."""
+    return posix.readlink(path) if stat.S_ISLNK(posix.lstat(path).st_mode) else b""
+
+
+def parent_of(path):
+    """Return the directory of an absolute path."""
+    return path[:path.rfind(b"/")] or b"/"
+
+
+def pack_directory(path):
+    """Return the entry of a directory."""
+    return b"d\0%s\0" % path
+
+
+def pack_link(path, target):
+    """Return the entry of a symbolic link."""
+    return b"s%s\0%s\0" % (target, path)
+
+
+def pack_waypoint(path, target):
+    """Return the entry of one thing on the way of trace_path."""
+    return pack_link(path, target) if target else pack_directory(path)
+
+
+def pack_file(path, kind, digest, size, status):
+    """Return the entry of a file. kind: b"-", b"x" or b"l"; status: of stat.
+
+    Two file systems may use one inode number; the device in its upper bits keeps them apart."""
+    inode = (status.st_ino ^ status.st_dev << 44) & 0xffffffffffffffff
+    return b"f%s %s %x %d %x\0%s\0" % (kind, digest, size, status.st_mtime_ns, inode, path)
+
+
+def signature_of(status):
+    """Return what changes when a file or directory does. status: of stat."""
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev)
+
+
+def settled_signature(status):
+    """Return the signature; NEVER_EQUAL if a further change could leave it as it is, because
+    the clock of the file system has not moved on since the last one."""
+    import time
+    changed_ns = status.st_ctime_ns
+    whole_seconds = changed_ns % 1000000000 == 0
+    young_ns = YOUNG_IN_SECONDS_NS if whole_seconds else YOUNG_NS
+    now_ns = time.time_ns()
+    if abs(now_ns - changed_ns) < young_ns or abs(now_ns - status.st_mtime_ns) < young_ns:
+        return NEVER_EQUAL
+    return signature_of(status)
+
+
+def read_settled(path):
+    """Return (content, status) of a regular file that did not change while it was read.
+
+    Raises OSError: there is none, it is too large, or it never comes to rest."""
+    for _ in range(READS_OF_CHANGING_FILE):
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK)
+        try:
+            before = posix.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(None, "not a regular file", path)
+            if before.st_size > MAX_FILE_BYTES:
+                raise OSError(None, "too large", path)
+            content = read_to_end(descriptor, before.st_size)
+            after = posix.fstat(descriptor)
+        finally:
+            posix.close(descriptor)
+        if signature_of(after) == signature_of(before) and len(content) == after.st_size:
+            return content, after
+    raise OSError(None, "changes while it is read", path)
+
+
+def read_to_end(descriptor, expected=65536):
+    """Return all bytes of a file or pipe; expected: how many there should be."""
+    pieces = []
+    while True:
+        piece = posix.read(descriptor, expected + 1)
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)
+        if len(piece) == expected:      # a file of this size; the next read must be the end
+            expected = 4095
+
+
+class Lister:
+    """The entries that one job has for itself, each path once.
+
+    cwd: canonical path of the working directory; known: what trace_path has learnt."""
+
+    def __init__(self, cwd):
+        """cwd: bytes, absolute, perhaps through links. Raises OSError."""
+        self.known = {}
+        self.entries = {}               # canonical path: entry
+        self.paths = {}                 # digest: canonical paths of files with that content
+        self.cwd = b"/"
+        self.cwd = self.add(cwd)
+
+    def follow(self, path):
+        """Return the canonical path of what path leads to, for which it makes no entry; but what
+        is on the way gets one. Raises OSError if there is nothing."""
+        end, way, missing = trace_path(self.cwd, path, self.known)
+        for waypoint, target in way:
+            self.entries.setdefault(waypoint, pack_waypoint(waypoint, target))
+        if missing:
+            raise FileNotFoundError(None, "not found", path)
+        return end
+
+    def add(self, path, kind=b"-"):
+        """Add the file or directory that path leads to, and what is on the way.
+
+        Returns its canonical path; raises OSError if there is nothing to list."""
+        end = self.follow(path)
+        if end not in self.entries:
+            if is_directory(end):
+                self.entries[end] = pack_directory(end)
+            else:
+                self.read(end, kind)
+        return end
+
+    def read(self, path, kind=b"-"):
+        """Add a file as add() does; return (its content, its digest). Raises OSError."""
+        end = self.follow(path)
+        content, status = read_settled(end)
+        digest = digest_of(content)
+        self.add_known(end, kind, digest, status)
+        return content, digest
+
+    def add_known(self, path, kind, digest, status):
+        """Add the file at a canonical path whose digest and status are known."""
+        self.entries[path] = pack_file(path, kind, digest, status.st_size, status)
+        self.paths.setdefault(digest, []).append(path)
+
+    def add_emptied(self, path):
+        """Add a file that will only be written: its name counts, its content does not.
+
+        Returns its canonical path; raises OSError if there is none."""
+        end = self.follow(path)
+        if end not in self.entries:
+            status = posix.stat(end)
+            if stat.S_ISDIR(status.st_mode):
+                self.entries[end] = pack_directory(end)
+            else:
+                self.entries[end] = pack_file(end, b"-", digest_of(b""), 0, status)
+        return end
+
+    def page(self):
+        """Return all entries, one after the other."""
+        return b"".join(self.entries.values())
+
+
+# -------------------------------------------------------------------------------------------
+# Headers: which files a source may include
+# scan_includes find_definitions memory_directory ask_search_path open_memory HeaderMemory
+# Inputs Addition find_inputs ask_compiler
+#
+# The compiler is not asked. A source is searched for includes without regard to conditionals;
+# each file that these lead to is searched once and remembered, in a file for each search
+# configuration: all that decides where the compiler looks for headers. What holds:
+#   - Each header, each link on the way to one and each directory that matters is a *record*; the
+#     memory numbers them as they come. Record i is bit i of every closure, and entry i % 64 of
+#     page i / 64. A record keeps its number as long as the memory lives.
+#   - A *node* is a file under a name, for what it includes depends on the directory that it was
+#     found in. Its closure has the bits of all records that it may need, itself and those that its
+#     includes lead to.
+#   - A closure has also the directories in which something was looked for in vain. If one has
+#     changed and what was missed is there now, the memory is thrown away; likewise if a file is
+#     gone, or includes something else than before. This is rare; adding to a memory is not.
+#   - Each job looks at every record of its closure: a stat each. So nothing is trusted that may
+#     have changed since.
+#   - The memory is a file of chunks. Whoever has something to add holds the lock, reads what the
+#     others have added meanwhile, and appends one chunk. A chunk that is cut short or garbled does
+#     not count, nor do those after it; the next writer replaces the file.
+# -------------------------------------------------------------------------------------------
+
+MOST_MEMORY_BYTES = 32 * 1024 * 1024
+MOST_MEMORIES = 256                     # files in the directory
+MOST_CHUNKS = 24                        # then they are made one
+MOST_RESTARTS = 5
+SETTLED_NS = 2 * 1000 * 1000 * 1000     # a directory that has not changed for so long is at rest
+
+# What a scan finds begins with one of these, and goes on with the name.
+QUOTED, ANGLED, NEXT = b'"', b"<", b">" # NEXT: #include_next, with either kind of quotes
+MACRO = b"$"                            # the name is that of a macro
+ASSEMBLED = b"%"                        # .include and .incbin: looked for by the assembler
+EXTRA = b"M"                            # what the compiler itself named for a source
+BLANK = b" \t\v\f\r"
+NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
+
+
+def scan_includes(text):
+    """Return what a source or header may include, each once: a tuple of form byte + name.
+
+    Conditionals and comments are not regarded, so there may be more than the compiler sees."""
+    text = without_splices(text)
+    found = {}
+    for word in (b"include", b"import", b"embed", b"incbin"):
+        if word in text:
+            scan_for(text, word, found)
+    return tuple(found)
+
+
+def without_splices(text):
+    """Return text with lines that end in a backslash joined to the next one."""
+    if b"\\\n" in text or b"\\\r\n" in text:
+        return text.replace(b"\\\n", b"").replace(b"\\\r\n", b"")
+    return text
+
+
+def scan_for(text, word, found):
+    """Add to the dictionary `found` what follows each directive or operator `word` in text."""
+    at = text.find(word)
+    while at >= 0:
+        end = at + len(word)
+        start = at - 1
+        while start >= 0 and text[start] in BLANK:
+            start -= 1
+        before = text[start:start + 1]
+        if before == b"#" or before in b":=/" and follows_hash(text, start):
+            is_next = text.startswith(b"_next", end)
+            add_name(text, end + 5 * is_next, is_next, found)
+        elif before == b".":
+            add_assembled(text, end, found)
+        elif before == b"_" and text.endswith(b"__has_", 0, at):
+            is_next = text.startswith(b"_next", end)
+            opening = text.find(b"(", end, end + 100)
+            if opening >= 0:
+                add_name(text, opening + 1, is_next, found)
+        at = text.find(word, end)
+
+
+def follows_hash(text, start):
+    """Tell whether a # in one of its spellings ends at text[start], but for comments."""
+    while start > 0:
+        before = text[start:start + 1]
+        if before == b"#" or before == b":" and text[start - 1:start] == b"%":
+            return True
+        if before == b"=" and text[max(start - 2, 0):start] == b"??":
+            return True
+        if before == b"/" and text[start - 1:start] == b"*":
+            start = text.rfind(b"/*", 0, start - 1)
+        elif before not in BLANK:
+            return False
+        start -= 1
+    return text[:1] == b"#" and start == 0
+
+
+def skip_blanks(text, at):
+    """Return where blanks and comments after text[at] end."""
+    while True:
+        while text[at:at + 1] in (b" ", b"\t", b"\v", b"\f"):
+            at += 1
+        if not text.startswith(b"/*", at):
+            return at
+        at = text.find(b"*/", at + 2) + 2
+        if at < 2:
+            return len(text)
+
+
+def add_name(text, at, is_next, found):
+    """Add the file or macro that text names at this place to the dictionary found."""
+    first = text[at:at + 1]
+    if first not in (QUOTED, ANGLED):
+        at = skip_blanks(text, at)
+        first = text[at:at + 1]
+    if first == QUOTED or first == ANGLED:
+        end = text.find(QUOTED if first == QUOTED else b">", at + 1, at + 1 + MAX_PATH_BYTES)
+        name = text[at + 1:end]
+        if end > at + 1 and b"\n" not in name and b"\0" not in name:
+            found[(NEXT if is_next else first) + name] = None
+    else:
+        name = word_at(text, at)
+        if name:
+            found[MACRO + name] = None
+
+
+def word_at(text, at):
+    """Return the identifier that begins at text[at]; b"" if none does."""
+    end = at
+    while text[end:end + 1] and text[end] in NAME_BYTES:
+        end += 1
+    return b"" if text[at:at + 1].isdigit() else text[at:end]
+
+
+def add_assembled(text, at, found):
+    """Add the file that an assembler's directive names, perhaps inside a string of C."""
+    start = text.find(QUOTED, at, at + 20)
+    if start < 0 or text[at:start].strip(b" \t\\"):
+        return
+    end = text.find(QUOTED, start + 1, start + 1 + MAX_PATH_BYTES)
+    name = text[start + 1:end].rstrip(b"\\")
+    if end > 0 and name and b"\n" not in name and b"\0" not in name:
+        found[ASSEMBLED + name] = None
+
+
+def find_definitions(text, names):
+    """Return {name: set of what it may stand for in an #include}, for the macros in `names` that
+    text defines: form byte + name, as scan_includes has it."""
+    text = without_splices(text)
+    found = {}
+    for name in names:
+        at = text.find(name)
+        while at >= 0:
+            end = at + len(name)
+            line = text[text.rfind(b"\n", 0, at) + 1:at].strip(BLANK)
+            if line.endswith(b"define") and line[:1] in b"#%?/":
+                values = {}
+                end = text.find(b")", end) + 1 if text[end:end + 1] == b"(" else end
+                if text[end:end + 1] in (b" ", b"\t", b"/"):
+                    add_name(text, skip_blanks(text, end), False, values)
+                found.setdefault(name, set()).update(values)
+            at = text.find(name, end)
+    return found
+
+
+def memory_directory(environment):
+    """Return the directory of memories, made if need be and private. Raises OSError."""
+    cache = environment.get("XDG_CACHE_HOME", "")
+    if cache[:1] != "/":
+        home = environment.get("HOME", "")
+        if home[:1] != "/":
+            return work_directory(environment)
+        cache = home + "/.cache"
+    path = cache + "/distcc.py"
+    if path not in SAFE_DIRECTORIES:
+        if not mode_at(cache):
+            import os
+            os.makedirs(cache, 0o700, exist_ok=True)
+        SAFE_DIRECTORIES.add(private_directory(path, shared=False))
+    return path
+
+
+# Options with a directory, which may be joined to them, and variables that name directories.
+DIRECTORY_OPTIONS = ("-I", "-isystem", "-iquote", "-idirafter", "-cxx-isystem", "-c-isystem",
+                     "-isysroot", "--sysroot=", "--sysroot", "-F", "-iframework", "-B")
+PATH_VARIABLES = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH",
+                  "OBJCPLUS_INCLUDE_PATH")
+
+
+class SearchConfiguration:
+    """All that decides where a compiler looks for headers.
+
+    compiler: path for exec; argv0: its name; language: for -x; words: options for the
+    preprocessor; environment: of the compiler; lister: of the job; identity: bytes that change
+    when the compiler does."""
+
+    def __init__(self, compiler, argv0, identity, language, words, environment, lister):
+        """See the class; adds to lister what is on the way to the directories named."""
+        self.compiler, self.argv0, self.language = compiler, argv0, language
+        self.words, self.environment, self.cwd = words, environment, lister.cwd
+        parts = [identity, language.encode()]
+        parts += [fsencode(word) for word in canonical_words(words, lister)]
+        for name in PATH_VARIABLES:
+            value = environment.get(name)
+            if value is not None:
+                parts += [name.encode()] + [canonical_name(directory or ".", lister)
+                                            for directory in value.split(":")]
+        self.key = digest_of(b"\0".join(parts))
+
+    def ask_search_path(self):
+        """Return (number of directories for quotes alone, directories, missing directories), as
+        the compiler names them. Raises OSError if it does not say."""
+        argv = [self.argv0] + self.words + ["-v", "-E", "-x", self.language, "/dev/null"]
+        said = run_quietly(self.compiler, argv, self.environment, 2)
+        return parse_search_path(said)
+
+
+def canonical_words(words, lister):
+    """Yield option words with the directories that they name made canonical: equal for commands
+    that run in several directories but search the same ones."""
+    words = iter(words)
+    for word in words:
+        option = next((option for option in DIRECTORY_OPTIONS if word.startswith(option)), None)
+        if option is None:
+            yield word
+            continue
+        directory = word[len(option):] or next(words, "")
+        yield option
+        if directory[:1] in ("=", "$"):         # in the system root
+            yield directory
+        else:
+            yield fsdecode(canonical_name(directory, lister))
+
+
+def canonical_name(directory, lister):
+    """Return a directory's canonical path; the name as it is, made absolute, if it is missing."""
+    name = fsencode(directory)
+    try:
+        return lister.follow(name)
+    except OSError:
+        return lister.cwd + b"/" + name if name[:1] != b"/" else name
+
+
+def run_quietly(path, argv, environment, wanted):
+    """Run a program in the C locale and return what it wrote to descriptor `wanted`, 1 or 2.
+
+    Raises OSError if it cannot be started."""
+    reading, writing = posix.pipe()
+    null = posix.open("/dev/null", posix.O_WRONLY)
+    try:
+        child = spawn(path, argv, dict(environment, LC_ALL="C"),
+                      *((writing, null) if wanted == 1 else (null, writing)))
+        posix.close(writing)
+        writing = -1
+        said = read_to_end(reading)
+        posix.waitpid(child, 0)
+        return said
+    finally:
+        for descriptor in (reading, writing, null):
+            if descriptor >= 0:
+                posix.close(descriptor)
+
+
+def parse_search_path(said):
+    """Return what ask_search_path does, from what the compiler said under -v."""
+    quoted, directories, missing = 0, [], []
+    inside = False
+    for line in said.split(b"\n"):
+        if line.startswith(b'ignoring nonexistent directory "'):
+            missing.append(line[32:].rstrip(b'"'))
+        elif line.startswith(b"#include <...>"):
+            quoted = len(directories)
+            inside = True
+        elif line.startswith(b'#include "..."'):
+            inside = True
+        elif line.startswith(b"End of search list"):
+            return quoted, directories, missing
+        elif inside and line.startswith(b" ") and not line.endswith(b"(framework directory)"):
+            directories.append(line[1:])
+    raise OSError(None, "the compiler does not say where it looks for headers")
+
+
+class Outdated(Exception):
+    """The memory says what is no longer so, and must be begun anew."""
+
+
+class HeaderMemory:
+    """What is known of the headers of one search configuration; begins empty.
+
+    search: None or (number of directories for quotes alone, directories, closure of what must
+    stay as it is for that); pages: {index: marshal of (digest, entries, signatures, checksums of
+    what was scanned)}; lookups: {key: closure} of what sources include; watches: {record of a
+    directory: names missed there, each ended by a zero byte}; macros: {name: tuple of what it
+    may stand for}; old_nodes: marshals of {node: closure}. A closure is stored as bytes, lowest
+    first."""
+
+    def __init__(self, directory, configuration):
+        """directory: private, as text, or None for a memory that is not kept."""
+        self.configuration = configuration
+        self.path = directory and "%s/%s" % (directory, configuration.key.decode())
+        self.load()
+
+    def forget(self):
+        """Become empty."""
+        self.search = None
+        self.pages, self.lookups, self.watches, self.macros = {}, {}, {}, {}
+        self.old_nodes = []
+        self.chunks = self.valid_bytes = 0
+
+    def load(self):
+        """Become what the file holds, as far as it is whole."""
+        self.forget()
+        try:
+            descriptor = posix.open(self.path or "", posix.O_RDONLY)
+        except OSError:
+            return
+        try:
+            size = posix.fstat(descriptor).st_size
+            data = read_to_end(descriptor, size) if size <= MOST_MEMORY_BYTES else b""
+        except OSError:
+            return
+        finally:
+            posix.close(descriptor)
+        while self.take_chunk(data):
+            pass
+
+    def take_chunk(self, data):
+        """Add what the next chunk of the file's data holds; false if there is none."""
+        hot, cold = unpack_chunk(data, self.valid_bytes)
+        if hot is None:
+            return False
+        import marshal
+        search, pages, lookups, watches, macros = marshal.loads(hot)
+        self.search = search or self.search
+        self.pages.update(pages)
+        self.lookups.update(lookups)
+        self.macros.update(macros)
+        for record, names in watches.items():
+            self.watches[record] = self.watches.get(record, b"") + names
+        self.old_nodes.append(cold)
+        self.chunks += 1
+        self.valid_bytes += CHUNK_HEADER_BYTES + len(hot) + len(cold)
+        return True
+
+    def closure_of(self, keys):
+        """Return the closure of some lookups; None if one of them is not known."""
+        if not self.search:
+            return None
+        closure = int.from_bytes(self.search[2], "little")
+        for key in keys:
+            found = self.lookups.get(key)
+            if found is None:
+                return None
+            closure |= int.from_bytes(found, "little")
+        return closure
+
+    def page(self, index):
+        """Return (digest, entries, signatures, checksums) of a page."""
+        import marshal
+        return marshal.loads(self.pages[index])
+
+    def changes(self, closure):
+        """Yield (record, path, status) of what is not as it was: status is None for what the
+        memory cannot outlive."""
+        for index, mask in masks_of(closure):
+            if index not in self.pages:
+                continue
+            _, entries, signatures, _ = self.page(index)
+            fields = entries.split(b"\0")
+            for place in range(len(signatures)):
+                if mask >> place & 1:
+                    head, path = fields[2 * place], fields[2 * place + 1]
+                    try:
+                        if head[0] == 115:                                      # "s": a link
+                            if posix.readlink(path) != head[1:]:
+                                yield 0, path, None
+                            continue
+                        status = posix.lstat(path)
+                    except OSError:
+                        yield 0, path, None
+                        continue
+                    if signature_of(status) != signatures[place]:
+                        record = PAGE_ENTRIES * index + place
+                        if head[0] == 100 and self.has_appeared(record, path):  # "d"
+                            status = None
+                        yield record, path, status
+
+    def has_appeared(self, record, path):
+        """Tell whether a directory has something now that was missed there."""
+        path = path.rstrip(b"/") + b"/"
+        for name in self.watches.get(record, b"").split(b"\0"):
+            if name and posix.access(path + name, posix.F_OK, follow_symlinks=False):
+                return True
+        return False
+
+    def recall(self, keys):
+        """Return the Inputs of some lookups if all is known and as it was; else None."""
+        closure = self.closure_of(keys)
+        if closure is None:
+            return None
+        import time
+        for _, _, status in self.changes(closure):
+            if status is None or not stat.S_ISDIR(status.st_mode) \
+                    or abs(time.time_ns() - status.st_mtime_ns) > SETTLED_NS:
+                return None
+        return Inputs(self, closure)
+
+    def learn(self, keys):
+        """Return the Inputs of some lookups; what is new or has changed is remembered.
+
+        Raises OSError."""
+        lock = open_memory_lock(self.path)
+        try:
+            self.load()
+            for attempt in range(MOST_RESTARTS):
+                addition = Addition(self)
+                try:
+                    closure = addition.learn(keys)
+                    addition.renew(closure)
+                except Outdated:
+                    self.begin_anew()
+                    continue
+                if addition.is_incomplete and attempt + 1 < MOST_RESTARTS:
+                    self.begin_anew()
+                    continue
+                self.save(*addition.commit())
+                return Inputs(self, closure, addition.changed)
+        finally:
+            if lock >= 0:
+                posix.close(lock)
+        raise OSError(None, "the headers change all the time")
+
+    def begin_anew(self):
+        """Forget all but the macros that name files."""
+        macros = self.macros
+        self.forget()
+        self.macros = macros
+
+    def save(self, hot, cold):
+        """Append a chunk of these parts to the file, or write it anew; troubles are no matter,
+        for then the next job adds it again."""
+        if not self.path:
+            return
+        try:
+            size = mode_at(self.path) and posix.stat(self.path).st_size
+            if size == self.valid_bytes and 0 < self.chunks < MOST_CHUNKS:
+                descriptor = posix.open(self.path, posix.O_WRONLY | posix.O_APPEND)
+                offset = size
+            else:
+                hot, cold = self.parts()
+                offset = 0
+                descriptor = posix.open(self.path + ".new", posix.O_WRONLY | posix.O_CREAT
+                                        | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600)
+            chunk = pack_chunk(hot, cold, offset)
+            try:
+                whole = posix.write(descriptor, chunk) == len(chunk)
+            finally:
+                posix.close(descriptor)
+            if not offset and whole and len(chunk) <= MOST_MEMORY_BYTES:
+                posix.rename(self.path + ".new", self.path)
+        except OSError as error:
+            debug("the memory of headers is not kept: %s" % error.strerror)
+
+
+    def parts(self):
+        """Return the memory as the parts of one chunk."""
+        import marshal
+        nodes = {}
+        for part in self.old_nodes:
+            nodes.update(marshal.loads(part))
+        return marshal.dumps((self.search, self.pages, self.lookups, self.watches, self.macros),
+                             2), marshal.dumps(nodes, 2)
+
+
+def open_memory_lock(path):
+    """Return a descriptor that holds the lock of a memory, once it is free; -1 if there can be
+    none."""
+    if not path:
+        return -1
+    try:
+        descriptor = posix.open(path + ".lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW,
+                                0o600)
+    except OSError as error:
+        debug("the memory of headers is not kept: %s" % error.strerror)
+        return -1
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def masks_of(closure):
+    """Yield (index of a page, mask of its records) for each page of which a closure has some."""
+    data = closure.to_bytes((closure.bit_length() + 63) // 64 * 8, "little")
+    for index in range(len(data) // 8):
+        mask = int.from_bytes(data[8 * index:8 * index + 8], "little")
+        if mask:
+            yield index, mask
+
+
+# A chunk: magic, its offset in the file, then for each of its two parts length and CRC; the parts.
+CHUNK_MAGIC = b"dcchead1"
+CHUNK_HEADER_BYTES = 28
+
+
+def pack_chunk(hot, cold, offset):
+    """Return a chunk: what every job needs, and what only those need that add something."""
+    import zlib
+    numbers = (offset, len(hot), zlib.crc32(hot), len(cold), zlib.crc32(cold))
+    return CHUNK_MAGIC + b"".join(number.to_bytes(4, "little") for number in numbers) + hot + cold
+
+
+def unpack_chunk(data, offset):
+    """Return (hot, cold) of the chunk at offset; (None, b"") if none is there, or not whole."""
+    import zlib
+    header = data[offset:offset + CHUNK_HEADER_BYTES]
+    if len(header) < CHUNK_HEADER_BYTES or header[:8] != CHUNK_MAGIC:
+        return None, b""
+    own_offset, hot_bytes, hot_sum, cold_bytes, cold_sum = [
+        int.from_bytes(header[start:start + 4], "little") for start in range(8, 28, 4)]
+    middle = offset + CHUNK_HEADER_BYTES + hot_bytes
+    hot = data[offset + CHUNK_HEADER_BYTES:middle]
+    cold = data[middle:middle + cold_bytes]
+    whole = own_offset == offset and len(cold) == cold_bytes and zlib.crc32(hot) == hot_sum \
+        and zlib.crc32(cold) == cold_sum
+    return (hot, cold) if whole else (None, b"")
+
+
+def closure_bytes(closure):
+    """Return a closure as it is stored."""
+    return closure.to_bytes((closure.bit_length() + 7) // 8, "little")
+
+
+class Addition:
+    """What one job adds to a memory while it holds the lock.
+
+    page_lists: {index: [entries, signatures, checksums] as lists} of pages read or changed;
+    changed: indexes of those changed; numbers: {canonical path: record}."""
+
+    def __init__(self, memory):
+        """memory: HeaderMemory, just loaded."""
+        import marshal
+        self.memory = memory
+        self.known = {}                 # as trace_path has it; False for what is missing
+        self.page_lists, self.changed, self.numbers = {}, set(), {}
+        self.nodes = {}                 # {node: closure} before this addition, as bytes
+        for part in memory.old_nodes:
+            self.nodes.update(marshal.loads(part))
+        for index in memory.pages:
+            _, entries, _, _ = memory.page(index)
+            for place, path in enumerate(entries.split(b"\0")[1::2]):
+                self.numbers[path] = PAGE_ENTRIES * index + place
+        self.scans = {}                 # {record: what the file includes} of files read here
+        self.watched = {}               # {record of a directory: set of names missed there}
+        self.queue = []                 # new nodes to be expanded: (node, path, place)
+        self.is_incomplete = False      # a macro stands for more than was known
+        self.found = {}                 # {(directory, include, place in the path): lookup}
+        self.new_lookups, self.new_watches = {}, {}
+        self.edges = {}                 # {new node: [closure so far, nodes that it includes]}
+
+    # Records
+
+    def page_list(self, index):
+        """Return the lists of a page, which are about to be changed."""
+        if index not in self.page_lists:
+            lists = [[], [], []]
+            if index in self.memory.pages:
+                _, entries, signatures, checksums = self.memory.page(index)
+                fields = entries.split(b"\0")
+                lists = [[fields[place] + b"\0" + fields[place + 1] + b"\0"
+                          for place in range(0, len(fields) - 1, 2)],
+                         list(signatures), list(checksums)]
+            self.page_lists[index] = lists
+        self.changed.add(index)
+        return self.page_lists[index]
+
+    def add_record(self, path, entry, signature, checksum):
+        """Give the thing at a canonical path its number and return that."""
+        record = len(self.numbers)
+        if record >= MAX_ENTRIES:
+            raise OSError(None, "too many headers")
+        for values, value in zip(self.page_list(record // PAGE_ENTRIES),
+                                 (entry, signature, checksum)):
+            values.append(value)
+        self.numbers[path] = record
+        return record
+
+    def directory_record(self, path):
+        """Return the record of a directory."""
+        record = self.numbers.get(path)
+        if record is None:
+            status = posix.stat(path)
+            if not stat.S_ISDIR(status.st_mode):    # something was looked for beneath a file
+                return self.file_record(path)
+            record = self.add_record(path, pack_directory(path), settled_signature(status), 0)
+        return record
+
+    def way_closure(self, way):
+        """Return the closure of what trace_path found on the way."""
+        closure = 0
+        for path, target in way:
+            record = self.numbers.get(path)
+            if record is None:
+                record = self.add_record(path, pack_link(path, target), (), 0) if target \
+                    else self.directory_record(path)
+            closure |= 1 << record
+        return closure
+
+    def file_record(self, path):
+        """Return the record of a regular file, read unless it is known. Raises OSError."""
+        record = self.numbers.get(path)
+        if record is None:
+            entry, signature, scan = self.examine(path)
+            record = self.add_record(path, entry, signature, checksum_of(scan))
+            self.scans[record] = scan
+        return record
+
+    def examine(self, path):
+        """Read a file; return its entry, its signature and what it includes. Raises OSError."""
+        content, status = read_settled(path)
+        self.note_definitions(content)
+        entry = pack_file(path, b"-", digest_of(content), status.st_size, status)
+        return entry, settled_signature(status), scan_includes(content)
+
+    def includes_of(self, record, path):
+        """Return what the file of a record includes, as scan_includes has it."""
+        if record not in self.scans:
+            self.scans[record] = self.examine(path)[2]
+        return self.scans[record]
+
+    def watch(self, directory, name):
+        """Return the record of a directory that lacks a name, which must not appear unseen."""
+        record = self.directory_record(directory)
+        child = directory.rstrip(b"/") + b"/" + name
+        if self.known.get(child) is not False:
+            if mode_at(child, follow_links=False):      # it has come just now
+                raise Outdated
+            self.known[child] = False
+            if record not in self.watched:
+                self.watched[record] = set(self.memory.watches.get(record, b"").split(b"\0"))
+            if name not in self.watched[record]:
+                self.watched[record].add(name)
+                self.new_watches[record] = self.new_watches.get(record, b"") + name + b"\0"
+        return record
+
+    # Macros that name files
+
+    def note_definitions(self, text):
+        """Look for definitions of the macros that some #include names. What is new changes
+        closures that are known already."""
+        macros = self.memory.macros
+        for name, values in find_definitions(text, macros).items() if macros else ():
+            if not values <= set(macros[name]):
+                macros[name] = tuple(values.union(macros[name]))
+                self.is_incomplete = True
+
+    def values_of(self, name):
+        """Return what a macro may stand for, as far as that is known."""
+        if name not in self.memory.macros:
+            self.memory.macros[name] = ()
+            self.is_incomplete = True
+        return self.memory.macros[name]
+
+    # Lookups: an include, the directory of the file that has it, and that directory's place in
+    # the search path, -1 if it was not found there
+
+    def directories_for(self, include, directory, place):
+        """Yield (place, directory) in the order in which an include is looked for."""
+        quoted, directories, _ = self.memory.search
+        form, name = include[:1], include[1:]
+        if name[:1] == b"/":
+            yield -1, b"/"
+            return
+        if form == QUOTED:
+            yield -1, directory
+        elif form == ASSEMBLED:
+            yield -1, self.memory.configuration.cwd
+        first = {ANGLED: quoted, NEXT: place + 1}.get(form, 0)
+        for index in range(first, len(directories)):
+            yield index, directories[index]
+
+    def look_up(self, include, directory, place):
+        """Find what an include leads to; return (closure of the lookup itself, node or None)."""
+        key = (include, directory if include[:1] == QUOTED else b"",
+               place if include[:1] == NEXT else 0)
+        found = self.found.get(key)
+        if found is None:
+            found = self.found[key] = self.search_for(include, directory, place)
+        return found
+
+    def search_for(self, include, directory, place):
+        """Do what look_up says, without what is remembered of this job's lookups."""
+        closure = 0
+        name = include[1:]
+        for index, base in self.directories_for(include, directory, place):
+            end, way, missing = trace_path(base, name, self.known)
+            if way:
+                closure |= self.way_closure(way)
+            if missing:
+                closure |= 1 << self.watch(end, missing)
+                continue
+            mode = mode_at(end)
+            if stat.S_ISDIR(mode):
+                closure |= 1 << self.directory_record(end)
+            elif stat.S_ISREG(mode):
+                node = self.node_at(base, name, end, way, index)
+                return closure, node
+        return closure, None
+
+    def node_at(self, base, name, end, way, place):
+        """Return the node of a file: its name in its canonical directory, and its place in the
+        search path if that matters to what it includes. A new one is queued."""
+        node = end
+        if way:
+            head = name[:name.rfind(b"/") + 1]
+            parent = trace_path(base, head, self.known)[0]
+            node = parent.rstrip(b"/") + b"/" + name[len(head):]
+        if node in self.nodes or node in self.edges:
+            return node
+        placed = b"%s\0%d" % (node, place)
+        if placed in self.nodes or placed in self.edges:
+            return placed
+        scan = self.includes_of(self.file_record(end), end)
+        if any(include[:1] == NEXT for include in scan):
+            node = placed
+        self.edges[node] = [0, []]
+        self.queue.append((node, end, place))
+        return node
+
+    def expand(self, node, end, place):
+        """Find what a new node's includes lead to."""
+        record = self.file_record(end)
+        directory = parent_of(node)
+        closure = 1 << record
+        children = []
+        for include in self.resolved(self.includes_of(record, end)):
+            remembered = include[:1] in (QUOTED, ANGLED) \
+                and self.memory.lookups.get(lookup_key(include, directory))
+            if remembered:
+                closure |= int.from_bytes(remembered, "little")
+                continue
+            own, child = self.look_up(include, directory, place)
+            closure |= own
+            if child in self.nodes:
+                closure |= int.from_bytes(self.nodes[child], "little")
+            elif child:
+                children.append(child)
+        self.edges[node] = [closure, children]
+
+    def resolved(self, includes):
+        """Return includes with those that name macros replaced by what these may stand for."""
+        if not any(include[:1] == MACRO for include in includes):
+            return includes
+        result = dict.fromkeys(includes)
+        names = [include[1:] for include in includes if include[:1] == MACRO]
+        while names:
+            for value in self.values_of(names.pop()):
+                if value not in result:
+                    result[value] = None
+                    if value[:1] == MACRO:
+                        names.append(value[1:])
+        return [include for include in result if include[:1] != MACRO]
+
+    def close_nodes(self):
+        """Give each new node the closures of the nodes that it leads to. Those that include each
+        other end with the same one."""
+        order = list(self.edges.values())[::-1]
+        is_growing = True
+        while is_growing:
+            is_growing = False
+            for edge in order:
+                closure = edge[0]
+                for child in edge[1]:
+                    closure |= self.edges[child][0]
+                if closure != edge[0]:
+                    edge[0] = closure
+                    is_growing = True
+
+    def learn(self, keys):
+        """Make the lookups of a source known; return its closure. Raises Outdated, OSError."""
+        if not self.memory.search:
+            self.learn_search_path()
+        led = {}
+        for key in keys:
+            if key not in self.memory.lookups:
+                include, directory = key.split(b"\0")
+                if include[:1] == MACRO:
+                    led[key] = [self.look_up(value, directory, -1)
+                                for value in self.resolved((include,))]
+                else:
+                    led[key] = [self.look_up(include, directory, -1)]
+        for node, end, place in self.queue:     # which grows meanwhile
+            self.expand(node, end, place)
+        self.close_nodes()
+        for key, results in led.items():
+            closure = 0
+            for own, node in results:
+                closure |= own | self.node_closure(node)
+            self.new_lookups[key] = closure_bytes(closure)
+        self.memory.lookups.update(self.new_lookups)
+        return self.memory.closure_of(keys)
+
+    def node_closure(self, node):
+        """Return the closure of a node, 0 for None."""
+        if node in self.edges:
+            return self.edges[node][0]
+        return int.from_bytes(self.nodes[node], "little") if node else 0
+
+    def learn_search_path(self):
+        """Ask the compiler where it looks. What it passes over because it is missing is watched;
+        all must stay as it is, or the compiler is asked again."""
+        configuration = self.memory.configuration
+        quoted, named, missing = configuration.ask_search_path()
+        directories = []
+        closure = 0
+        for name in named + missing:
+            end, way, lacking = trace_path(configuration.cwd, name, self.known)
+            closure |= self.way_closure(way)
+            closure |= 1 << (self.watch(end, lacking) if lacking else self.directory_record(end))
+            if name in named:
+                directories.append(end)
+        self.memory.search = quoted, tuple(directories), closure_bytes(closure)
+
+    def renew(self, closure):
+        """Read again what of a closure has changed since the memory was written. Raises Outdated
+        if the memory cannot outlive that."""
+        for record, path, status in self.memory.changes(closure):
+            if status is None:
+                raise Outdated
+            index, place = divmod(record, PAGE_ENTRIES)
+            entries, signatures, checksums = self.page_list(index)
+            if entries[place][:1] == b"d":
+                if not stat.S_ISDIR(status.st_mode):
+                    raise Outdated
+                signatures[place] = settled_signature(status)
+                continue
+            try:
+                entry, signature, scan = self.examine(path)
+            except OSError:
+                raise Outdated
+            if checksum_of(scan) != checksums[place] or not stat.S_ISREG(status.st_mode):
+                raise Outdated
+            entries[place], signatures[place] = entry, signature
+
+    # The end
+
+    def commit(self):
+        """Make what was added part of the memory; return it as the parts of a chunk."""
+        import marshal
+        memory = self.memory
+        pages = {}
+        for index in self.changed:
+            entries, signatures, checksums = self.page_lists[index]
+            content = b"".join(entries)
+            pages[index] = marshal.dumps((digest_of(content), content, tuple(signatures),
+                                          tuple(checksums)), 2)
+        memory.pages.update(pages)
+        for record, names in self.new_watches.items():
+            memory.watches[record] = memory.watches.get(record, b"") + names
+        nodes = marshal.dumps({node: closure_bytes(edge[0])
+                               for node, edge in self.edges.items()}, 2)
+        memory.old_nodes.append(nodes)
+        return marshal.dumps((memory.search, pages, self.new_lookups, self.new_watches,
+                              memory.macros), 2), nodes
+
+
+def checksum_of(scan):
+    """Return a checksum of what a file includes."""
+    import zlib
+    return zlib.crc32(b"\0".join(scan))
+
+
+class Inputs:
+    """The headers of a job.
+
+    references: list of (digest of a page, mask); pages: {digest: content} of these pages; fresh:
+    digests of the pages that no volunteer can have, because this job made them."""
+
+    def __init__(self, memory, closure, changed=()):
+        """changed: indexes of pages made just now."""
+        self.references, self.pages, self.fresh = [], {}, []
+        self.paths = None
+        for index, mask in masks_of(closure):
+            digest, content, _, _ = memory.page(index)
+            self.references.append((digest, mask))
+            self.pages[digest] = content
+            if index in changed:
+                self.fresh.append(digest)
+
+    def paths_of(self, digest):
+        """Return the paths of the files with a digest, () if there are none."""
+        if self.paths is None:
+            self.paths = {}
+            for content in self.pages.values():
+                fields = content.split(b"\0")
+                for head, path in zip(fields[::2], fields[1::2]):
+                    if head[:1] == b"f":
+                        self.paths.setdefault(head.split(b" ")[1], []).append(path)
+        return tuple(self.paths.get(digest, ()))
+
+
+def lookup_key(include, directory):
+    """Return the key of a lookup: the include, and the directory if it matters."""
+    return include + b"\0" + (b"" if include[:1] == ANGLED else directory)
+
+
+def keys_of_source(memory, directory, cwd, text, definitions):
+    """Return the keys of what a source includes, first those of a precompiled header.
+
+    directory: the canonical one that the source is in, as the compiler names it; definitions:
+    {macro: text} of -D."""
+    scan = scan_includes(text)
+    includes = dict.fromkeys(scan)
+    for include in scan:
+        if include[:1] == NEXT:                 # in a source it is a plain include
+            includes[QUOTED + include[1:]] = includes[ANGLED + include[1:]] = None
+    if scan and scan[0][:1] in (QUOTED, ANGLED):
+        includes[scan[0] + b".gch"] = None
+    macros = {include[1:] for include in scan if include[:1] == MACRO}.union(memory.macros)
+    for name, values in find_definitions(text, macros).items() if macros else ():
+        includes.update(dict.fromkeys(values))
+    for name, value in definitions:
+        if name in macros:
+            add_name(value, 0, False, includes)
+    return [lookup_key(include, cwd if include[:1] == ASSEMBLED else directory)
+            for include in includes if include[:1] != NEXT]
+
+
+def find_inputs(memory, lister, sources, forced=(), definitions=()):
+    """Return the Inputs of a job: what its sources include.
+
+    sources: list of (path, text) as bytes; forced: names that -include and -imacros give;
+    definitions: (name, value) of -D, as bytes. Raises OSError if that cannot be found out."""
+    keys = {ANGLED + b"stdc-predef.h\0": None}
+    for name in forced:
+        for suffix in (b".gch", b".pch", b""):
+            keys[lookup_key(QUOTED + name + suffix, lister.cwd)] = None
+    for path, text in sources:
+        directory = lister.follow(path[:path.rfind(b"/") + 1])
+        keys.update(dict.fromkeys(keys_of_source(memory, directory, lister.cwd, text,
+                                                 definitions)))
+        extra = EXTRA + lister.follow(path) + b"\0"
+        if extra in memory.lookups:
+            keys[extra] = None
+    return memory.recall(keys) or memory.learn(keys)
+
+
+# -------------------------------------------------------------------------------------------
 # Command line: what the compiler is asked for, as the compiler itself would read it. Pure but
 # for the files named by @.
 # Job expand_response_files scan scan_option scan_special check_job check_language

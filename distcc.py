@@ -135,20 +135,28 @@ def read_exactly(receive, count, wanted):
     return b"".join(pieces)
 
 
+def read_one_of(receive, tokens):
+    """Read one packet header that must carry one of `tokens`, {token: greatest number}; return
+    (token, number).
+
+    Raises WireError: truncated, another token, digits that are none, a number too large."""
+    header = read_exactly(receive, HEADER_BYTES, " or ".join(map(bytes.decode, tokens)))
+    token, digits = header[:4], header[4:]
+    if token not in tokens or digits.translate(None, b"0123456789abcdefABCDEF"):
+        raise WireError(EXIT_PROTOCOL_ERROR, "expected %s and 8 hex digits, got %r"
+                        % (" or ".join(map(bytes.decode, tokens)), header))
+    number = int(digits, 16)
+    if number > tokens[token]:
+        raise WireError(EXIT_PROTOCOL_ERROR, "%s announces %d, more than %d"
+                        % (token.decode(), number, tokens[token]))
+    return token, number
+
+
 def read_header(receive, token, most):
     """Read one packet header that must carry `token`; return its number, at most `most`.
 
-    Raises WireError: truncated, another token, digits that are none, a number too large."""
-    header = read_exactly(receive, HEADER_BYTES, token.decode())
-    digits = header[4:]
-    if header[:4] != token or digits.translate(None, b"0123456789abcdefABCDEF"):
-        raise WireError(EXIT_PROTOCOL_ERROR, "expected %s and 8 hex digits, got %r"
-                        % (token.decode(), header))
-    number = int(digits, 16)
-    if number > most:
-        raise WireError(EXIT_PROTOCOL_ERROR, "%s announces %d, more than %d"
-                        % (token.decode(), number, most))
-    return number
+    Raises WireError as read_one_of does."""
+    return read_one_of(receive, {token: most})[1]
 
 
 # Jobs by files: protocol 64, ours alone. The command travels as it is, and with it a list of all
@@ -164,7 +172,8 @@ def read_header(receive, token, most):
 #
 # contents: any number of BODY (digest, then the content) and ZBDY (digest, eight hex digits of
 #   the content's length, then the content deflated); DATA and ZDAT are the same without digest.
-# FLAG: bit 0 asks for ZDAT. NOTE: NAME=VALUE words, blanks between, about the daemon.
+# FLAG: bit 0 asks for ZDAT, bit 1 says that stderr is a terminal. NOTE: NAME=VALUE words, blanks
+#   between, about the daemon.
 # An entry is two byte strings, each ended by a zero byte: head and absolute path. A head is
 #   "d"                                     a directory, with all those above it
 #   "s" TARGET                              a symbolic link
@@ -179,7 +188,7 @@ def read_header(receive, token, most):
 FILES_VERSION = 64
 PAGE_ENTRIES = 64
 DIGEST_DIGITS = 64
-FLAG_DEFLATE = 1
+FLAG_DEFLATE, FLAG_TERMINAL = 1, 2
 MAX_ENTRIES = 65536
 MAX_PATH_BYTES = 4096
 MAX_PAGE_BYTES = 4 * 1024 * 1024
@@ -839,6 +848,17 @@ class Lister:
     def page(self):
         """Return all entries, one after the other."""
         return b"".join(self.entries.values())
+
+
+def paths_in_pages(pages):
+    """Return {digest: [path]} of the files that pages of entries name."""
+    paths = {}
+    for page in pages:
+        fields = page.split(b"\0")
+        for head, path in zip(fields[::2], fields[1::2]):
+            if head[:1] == b"f":
+                paths.setdefault(head.split(b" ")[1], []).append(path)
+    return paths
 
 
 # -------------------------------------------------------------------------------------------
@@ -1730,12 +1750,7 @@ class Inputs:
     def paths_of(self, digest):
         """Return the paths of the files with a digest, () if there are none."""
         if self.paths is None:
-            self.paths = {}
-            for content in self.pages.values():
-                fields = content.split(b"\0")
-                for head, path in zip(fields[::2], fields[1::2]):
-                    if head[:1] == b"f":
-                        self.paths.setdefault(head.split(b" ")[1], []).append(path)
+            self.paths = paths_in_pages(self.pages.values())
         return tuple(self.paths.get(digest, ()))
 
 
@@ -1875,8 +1890,9 @@ def split_response(text):
     return words if word is None else words + [word]
 
 
-def expand_response_files(words, budget=2000):
-    """Return words with each @file replaced by its words, nested as gcc does.
+def expand_response_files(words, names=None, budget=2000):
+    """Return words with each @file replaced by its words, nested as gcc does. names: a list to
+    which the files' names are added, or None.
 
     Raises RunLocally after `budget` files: gcc itself gives up at 2000."""
     while any(word[:1] == "@" for word in words):
@@ -1885,6 +1901,8 @@ def expand_response_files(words, budget=2000):
             text = read_response_file(word[1:]) if word[:1] == "@" else None
             if text is None and word[:1] == "@":
                 raise RunLocally("%s cannot be read" % word)
+            if text is not None and names is not None:
+                names.append(word[1:])
             budget -= text is not None
             expanded += [word] if text is None else split_response(text)
         if budget < 0 or len(expanded) > MAX_ARGUMENTS:
@@ -2103,6 +2121,522 @@ def check_dependencies(job):
         job.dependency_file = directory + slash + stem + ".d"
     if job.dependency_file == "-":
         raise RunLocally("-MF -: the dependencies go to standard output")
+
+
+# -------------------------------------------------------------------------------------------
+# Command: what a compile is asked for, as far as must be known to have it done as it is
+# Command read_command
+# -------------------------------------------------------------------------------------------
+
+# By files a command travels as it is, so that hardly any option need be understood. These keep
+# it here, by the reason that the user is told; * stands for any ending.
+LOCAL_OPTIONS = {
+    NO_OBJECT: """-E -M -MM -fsyntax-only -### --help* -print-* --print-* -dumpmachine
+        -dumpversion -dumpfullversion -dumpspecs --version --target-help --analyze -analyze
+        -rewrite-objc -verify-pch --precompile -module-file-info""",
+    "it tells of this machine or this run": """-v -H -Q -time -time=* -ftime-report* -fmem-report*
+        -fpre-ipa-mem-report -fpost-ipa-mem-report -fstats -ftime-trace* -fproc-stat-report*
+        -freport-bug -gen-reproducer* -MJ* -gen-cdb-fragment-path*""",
+    "it uses modules": """-fmodules* -fmodule-* -fcxx-modules -fprebuilt-* -fimplicit-module*
+        -fbuild-session*""",
+    "it runs or loads other programs": """-fplugin* -fpass-plugin* -iplugindir* -plugin* -load*
+        -specs* -wrapper -B* -ccc-* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir* -foffload*
+        -Xopenmp-target* --offload* --cuda-* --config* -fuse-cuid*""",
+    "it gives names another meaning": "-ivfsoverlay* -working-directory* -fapinotes*",
+    "it may make several objects": "-arch -Xarch_*"}
+LOCAL_INDEX = {word: reason for reason, words in LOCAL_OPTIONS.items() for word in words.split()}
+LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
+
+# Options that make up the include path, joined to their argument or not.
+SEARCH_OPTIONS = (
+    "-I", "-iquote", "-isystem", "-idirafter", "-iprefix", "-iwithprefix", "-iwithprefixbefore",
+    "-cxx-isystem", "-c-isystem", "-isysroot", "-iframework", "-imultilib", "-imultiarch", "-F",
+    "--sysroot", "-nostdinc", "-nobuiltininc", "-nostdlibinc", "-stdlib=", "-m", "-target",
+    "--target", "-resource-dir")
+HEADER_SUFFIXES = {".h": "c-header", ".hh": "c++-header", ".H": "c++-header",
+                   ".hp": "c++-header", ".hxx": "c++-header", ".hpp": "c++-header",
+                   ".HPP": "c++-header", ".h++": "c++-header", ".tcc": "c++-header"}
+HEADER_LANGUAGES = frozenset(("c-header", "c++-header", "objective-c-header",
+                              "objective-c++-header"))
+DISTRIBUTED_LANGUAGES = PREPROCESSED_LANGUAGES.union(PREPROCESSED_FORM, HEADER_LANGUAGES)
+MACHINE_WORDS = ("-march=native", "-mtune=native", "-mcpu=native")
+
+
+class Command:
+    """A compile command, as far as it must be known.
+
+    argv: as given; compiler: its first word; words: the others, with those of @files in their
+    place; response_files: the names of these; sources: [(name, language)]; output: what -o names,
+    or None; assembly: whether -S rather than -c; search_words: the options that make up the
+    include path; definitions: the arguments of -D; included: those of -include and -imacros;
+    values: words, and parts of words, that may name a file; dependency_file: what -MF names;
+    wants_dependencies: whether -MD or -MMD is given."""
+
+    def __init__(self, argv):
+        """argv: [compiler, argument, ...], text as fsdecode gives it."""
+        self.argv, self.compiler = argv, argv[0]
+        self.words, self.response_files = [], []
+        self.sources, self.output = [], None
+        self.language = None            # of -x, for the sources that follow
+        self.modes = set()
+        self.search_words, self.definitions, self.included, self.values = [], [], [], []
+        self.dependency_file, self.wants_dependencies = None, False
+
+    @property
+    def assembly(self):
+        """Tell whether assembler text is asked for."""
+        return "-S" in self.modes
+
+    def add_source(self, name):
+        """Note an input file. Raises RunLocally if no other machine can read it."""
+        if name == "-":
+            raise RunLocally("the source is standard input")
+        base = name.rpartition("/")[2]
+        suffix = base[base.rfind("."):] if "." in base else ""
+        language = self.language or language_of(name, self.compiler)
+        if language is None:
+            language = HEADER_SUFFIXES.get(suffix)
+            if language == "c-header" and "++" in self.compiler.rpartition("/")[2]:
+                language = "c++-header"
+        if language not in DISTRIBUTED_LANGUAGES:
+            raise RunLocally("%s: no source of a known language" % name)
+        if base.startswith("conftest."):
+            raise RunLocally("%s: a configure probe" % base)
+        self.sources.append((name, language))
+
+    def outputs(self):
+        """Return the names of the files that the command is sure to be about to write."""
+        ending = ".s" if self.assembly else ".o"
+        if self.output:
+            made = [self.output]
+        else:
+            made = [name + ".gch" if language in HEADER_LANGUAGES else
+                    without_suffix(name.rpartition("/")[2]) + ending
+                    for name, language in self.sources]
+        if self.dependency_file:
+            return made + [self.dependency_file]
+        return made + [without_suffix(name) + ".d" for name in made if self.wants_dependencies]
+
+
+def without_suffix(path):
+    """Return path less the last dot of its base name and what follows it."""
+    directory, slash, base = path.rpartition("/")
+    return directory + slash + (base.rpartition(".")[0] or base)
+
+
+def why_local_option(option):
+    """Return the reason why a command with this option stays here; None if it need not."""
+    reason = LOCAL_INDEX.get(option)
+    length = min(len(option), LONGEST_LOCAL)
+    while reason is None and length > 1:
+        reason = LOCAL_INDEX.get(option[:length] + "*")
+        length -= 1
+    return reason
+
+
+def read_command(argv):
+    """Return the Command that argv holds; raises RunLocally with the reason that it stays here.
+
+    No file is looked at but those named by @."""
+    command = Command(argv)
+    command.words = expand_response_files(argv[1:], command.response_files)
+    words = iter(command.words)
+    for word in words:
+        if word == "--":
+            for name in words:
+                command.add_source(name)
+        elif word[:1] == "-" and word != "-":
+            read_word(command, word, words)
+        else:
+            command.add_source(word)
+    if not command.modes:
+        raise RunLocally("no -c or -S: the command links")
+    if len(command.modes) == 2:
+        raise RunLocally("both -c and -S")
+    if not command.sources:
+        raise RunLocally("no source")
+    if command.output and len(command.sources) > 1:
+        raise RunLocally("one output of several sources")
+    return command
+
+
+def read_word(command, word, words):
+    """Read one option into command, and its argument from the iterator `words`."""
+    option, argument = long_to_short(word) if word[:2] == "--" else (word, None)
+    reason = why_local_option(option)
+    if reason:
+        raise RunLocally("%s: %s" % (word, reason))
+    separate = argument is None and option in SEPARATE_ARGUMENT
+    if separate:
+        argument = next(words, None)
+        if argument is None:
+            raise RunLocally("%s lacks its argument" % word)
+        command.values.append(argument)
+    elif option[:4] in ("-Wa,", "-Wp,"):
+        for part in option[4:].split(","):
+            note_parts(command, part)
+    else:
+        note_parts(command, word)
+    note_meaning(command, option, argument)
+    if option.startswith(SEARCH_OPTIONS) and option[:6] != "-mtune":
+        command.search_words += [word, argument] if separate else [word]
+
+
+def note_parts(command, word):
+    """Note what may name a file in a word that is an option with a joined argument."""
+    value = word.partition("=")[2]
+    if value:
+        command.values.append(value)
+    elif word[:1] != "-":
+        command.values.append(word)
+
+
+def note_meaning(command, option, argument):
+    """Note what an option says, if it is one of the few that count. argument: its separate one,
+    or None."""
+    beginning = option[:2]
+    if option in ("-c", "-S"):
+        command.modes.add(option)
+    elif beginning == "-o" and not option.startswith(("-objc", "-object")):
+        if command.output is not None:
+            raise RunLocally("several outputs")
+        command.output = argument if argument is not None else option[2:]
+    elif beginning == "-x":
+        language = argument if argument is not None else option[2:]
+        command.language = None if language == "none" else language
+    elif beginning == "-D":
+        command.definitions.append(argument if argument is not None else option[2:])
+    elif option.startswith(("-include", "-imacros")) and option[:12] != "-include-pch":
+        command.included.append(argument if argument is not None else option[8:])
+    elif option in ("-MD", "-MMD"):
+        command.wants_dependencies = True
+    elif option[:3] == "-MF":
+        command.dependency_file = argument if argument is not None else option[3:]
+    elif option[:5] == "-Wp,-" and option[4:8] in ("-MD,", "-MMD"):
+        command.dependency_file = option.rpartition(",")[2]
+
+
+# -------------------------------------------------------------------------------------------
+# Toolchain: the compiler itself, as files; found once, and remembered
+# find_compiler find_toolchain resolve_native
+# -------------------------------------------------------------------------------------------
+
+# The compiler proper of each language, which gcc's driver starts, and what any compiler may start.
+COMPILERS_PROPER = {"c": "cc1", "c++": "cc1plus", "objective-c": "cc1obj",
+                    "objective-c++": "cc1objplus", "assembler-with-cpp": "cc1"}
+OTHER_PROGRAMS = ("as", "objcopy")
+# What loader, C library and clang read of the system, where it is there.
+SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
+                "/etc/debian_version", "/etc/redhat-release", "/etc/SuSE-release",
+                "/usr/share/locale/locale.alias")
+LOCALE_DIRECTORIES = ("/usr/lib/locale", "/usr/share/locale", "/usr/share/locale-langpack")
+LOCALE_VARIABLES = ("LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LANG", "LANGUAGE")
+TRANSLATED_PROGRAMS = ("gcc", "cpplib", "gas", "bfd", "opcodes", "libc", "binutils")
+MOST_LOCALE_BYTES = 64 * 1024 * 1024    # of locale-archive, which grows with what is installed
+CHARSET_OPTIONS = ("-finput-charset", "-fexec-charset", "-fwide-exec-charset")
+PASSED_OVER = ("distcc", "ccache", "sccache", "icecc")
+
+
+class NotByFiles(Exception):
+    """The job cannot be done by files, for a reason of this machine; by text it may."""
+
+
+# Lists of files that many jobs share are remembered: the digest of what follows, and a marshal.
+LIST_FORMAT = 1
+
+
+class FileList:
+    """Entries that many jobs share: references: [(digest, mask)] and pages: {digest: page} as in
+    Inputs; checks: [(canonical path, link target or signature)] by which is seen whether all is
+    as it was; about: what else is known of them, a text."""
+
+    def __init__(self, pages, checks, about=""):
+        """pages: list of bytes."""
+        self.checks, self.about = checks, about
+        self.pages = {digest_of(page): page for page in pages}
+        self.references = [(digest, (1 << page.count(b"\0") // 2) - 1)
+                           for digest, page in self.pages.items()]
+
+    def paths_of(self, digest):
+        """Return the paths of the files with a digest, () if there are none."""
+        return paths_in_pages(self.pages.values()).get(digest, ())
+
+    def is_as_it_was(self):
+        """Tell whether all files and links are still what was listed."""
+        try:
+            for path, check in self.checks:
+                now = posix.readlink(path) if isinstance(check, bytes) \
+                    else signature_of(posix.lstat(path))
+                if now != check:
+                    return False
+        except OSError:
+            return False
+        return True
+
+
+def list_of(lister, about):
+    """Return the FileList of what a Lister has collected."""
+    entries = list(lister.entries.values())
+    pages = [b"".join(entries[at:at + PAGE_ENTRIES]) for at in range(0, len(entries), PAGE_ENTRIES)]
+    checks = []
+    for path, entry in lister.entries.items():
+        if entry[:1] == b"s":
+            checks.append((path, posix.readlink(path)))
+        elif entry[:1] == b"f":
+            checks.append((path, settled_signature(posix.lstat(path))))
+    return FileList(pages, checks, about)
+
+
+def recall(path):
+    """Return what remember() wrote to the file at path; None if that is not there, or not whole."""
+    import marshal
+    try:
+        content, _ = read_settled(path)
+    except OSError:
+        return None
+    body = content[DIGEST_DIGITS:]
+    if digest_of(body) != content[:DIGEST_DIGITS]:
+        return None
+    form, value = marshal.loads(body)
+    return value if form == LIST_FORMAT else None
+
+
+def remember(path, value):
+    """Keep a value in the file at path, a private one: whole, or not at all."""
+    import marshal
+    body = marshal.dumps((LIST_FORMAT, value), 2)
+    fresh = "%s.%d" % (path, posix.getpid())
+    try:
+        descriptor = posix.open(fresh, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o600)
+        try:
+            write_whole(descriptor, digest_of(body) + body)
+        finally:
+            posix.close(descriptor)
+        posix.rename(fresh, path)
+    except OSError as error:
+        debug("%s is not kept: %s" % (path, error.strerror))
+
+
+def find_compiler(name, search_path):
+    """Return the path of the compiler `name`, which is no wrapper of one. Raises NotByFiles.
+
+    search_path: the text of PATH, in which caches and other distributors are passed over."""
+    candidates = [name] if "/" in name else [
+        "%s/%s" % (directory or ".", name) for directory in search_path.split(":")]
+    for path in candidates:
+        if posix.access(path, posix.X_OK) and not is_directory(path) \
+                and not end_of_links(path).rpartition("/")[2].startswith(PASSED_OVER):
+            if not begins_with(path, b"\x7fELF"):
+                raise NotByFiles("%s is a script" % path)
+            return path
+    raise NotByFiles("%s: not found in PATH" % name)
+
+
+def base_language(language):
+    """Return the language whose compiler proper takes a source in `language`."""
+    for name in ("objective-c++", "objective-c", "c++", "assembler"):
+        if language.startswith(name):
+            return "assembler-with-cpp" if language == "assembler-with-cpp" else name
+    return "c"
+
+
+def find_toolchain(command, path, environment, directory):
+    """Return the FileList of what runs the compiler at `path` on another machine; its `about` is
+    "clang" or "gcc".
+
+    directory: where such lists are remembered. Raises OSError."""
+    languages = sorted({base_language(language) for _, language in command.sources})
+    targets = [word for word in command.search_words if word[:8] in ("-target", "--target")]
+    charsets = any(word.startswith(CHARSET_OPTIONS) for word in command.words)
+    key = (path, languages, targets, charsets, [environment.get(name) for name in LOCALE_VARIABLES])
+    memory = "%s/toolchain-%s" % (directory, digest_of(fsencode(repr(key)))[:32].decode())
+    known = recall(memory)
+    if known:
+        toolchain = FileList(*known)
+        if toolchain.is_as_it_was():
+            return toolchain
+    debug("listing the files of %s" % path)
+    listing = ToolchainListing(path, targets, environment)
+    listing.add_programs(languages)
+    listing.add_system()
+    listing.add_locale()
+    if charsets:
+        listing.add_charsets()
+    toolchain = list_of(listing.lister, listing.family)
+    remember(memory, (list(toolchain.pages.values()), toolchain.checks, toolchain.about))
+    return toolchain
+
+
+class ToolchainListing:
+    """The files of a toolchain in the making. All of this is done once for a compiler, so that
+    modules may be loaded which a job could not afford."""
+
+    def __init__(self, path, targets, environment):
+        """path: of the driver; targets: its options that choose a target."""
+        self.path, self.targets, self.environment = path, targets, environment
+        self.lister = Lister(fsencode(posix.getcwd()))
+        self.family = "gcc"
+
+    def ask(self, program, *words, **variables):
+        """Return what a program prints, both on stdout and stderr; "" if it cannot be run."""
+        import subprocess
+        settings = dict(self.environment, LC_ALL="C", **variables)
+        settings[RECURSION_GUARD] = str(RECURSION_LIMIT)
+        try:
+            return subprocess.run([program, *words], env=settings, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  timeout=60).stdout.decode(errors="surrogateescape")
+        except (OSError, subprocess.SubprocessError):
+            return ""
+
+    def add_programs(self, languages):
+        """Add the driver, and the programs that it may start for sources in these languages."""
+        self.add_program(self.path)
+        search_path = self.environment.get("PATH", DEFAULT_PATH)
+        names = [COMPILERS_PROPER[name] for name in languages if name in COMPILERS_PROPER]
+        for name in [*names, *OTHER_PROGRAMS]:
+            found = self.ask(self.path, *self.targets, "-print-prog-name=" + name).strip()
+            program = find_program(found, search_path) if found else None
+            if program:
+                self.add_program(program)
+        specs = self.ask(self.path, *self.targets, "-print-file-name=specs").strip()
+        if "/" in specs:
+            self.add_if_there(specs)
+        about = self.ask(self.path, *self.targets, "-v")
+        if "clang version" in about:
+            self.family = "clang"
+            self.add_of_clang(about)
+
+    def add_program(self, path):
+        """Add a program and the libraries that the loader names for it (ld.so(8))."""
+        self.lister.add(fsencode(path), b"x")
+        for line in self.ask(path, "--version", LD_TRACE_LOADED_OBJECTS="1").splitlines():
+            name, arrow, found = line.strip().rpartition(" => ")
+            library = found.partition(" (0x")[0]
+            if library[:1] == "/" and " (0x" in found:
+                self.lister.add(fsencode(library), b"l")
+
+    def add_of_clang(self, about):
+        """Add what clang looks at besides: files by which it finds the headers of gcc, of which
+        it only wants to know that they are there, and lists for sanitizers.
+
+        about: what clang -v prints."""
+        mark = "Found candidate GCC installation: "
+        for line in about.splitlines():
+            if line.startswith(mark):
+                for subdirectory in ("", "/32", "/x32", "/64"):
+                    self.add_presence(line[len(mark):] + subdirectory + "/crtbegin.o")
+        lists = self.ask(self.path, "-print-resource-dir").strip() + "/share"
+        for name in names_in(lists):
+            self.add_if_there("%s/%s" % (lists, name))
+
+    def add_presence(self, path):
+        """Add an empty file in place of the one at path, if there is one."""
+        if mode_at(path):
+            self.lister.add_emptied(fsencode(path))
+
+    def add_if_there(self, path):
+        """Add a file that need not be there."""
+        if stat.S_ISREG(mode_at(path)):
+            self.lister.add(fsencode(path))
+
+    def add_system(self):
+        """Add what the loader and the C library look at."""
+        for path in SYSTEM_FILES:
+            self.add_if_there(path)
+
+    def add_locale(self):
+        """Add what decides on quotation marks and on the language of messages."""
+        values = [self.environment.get(name) or "" for name in LOCALE_VARIABLES]
+        names = {name for value in values for name in value.split(":")} - {"", "C", "POSIX"}
+        for name in sorted(names):
+            for variant in locale_variants(name):
+                for directory in LOCALE_DIRECTORIES:
+                    self.add_locale_directory("%s/%s" % (directory, variant))
+        archive = "/usr/lib/locale/locale-archive"
+        if names and mode_at(archive) and posix.stat(archive).st_size <= MOST_LOCALE_BYTES:
+            self.lister.add(fsencode(archive))
+
+    def add_locale_directory(self, directory):
+        """Add a locale's own files, and the translations of what takes part in a compile."""
+        for name in names_in(directory):
+            self.add_if_there("%s/%s" % (directory, name))
+        messages = directory + "/LC_MESSAGES"
+        for name in names_in(messages):
+            if name.startswith(TRANSLATED_PROGRAMS + ("SYS_",)):
+                self.add_if_there("%s/%s" % (messages, name))
+
+    def add_charsets(self):
+        """Add what iconv loads to convert between character sets."""
+        for line in self.ask(self.path, "--version", LD_TRACE_LOADED_OBJECTS="1").splitlines():
+            if "libc.so" in line and " => /" in line:
+                library = line.partition(" => ")[2].partition(" (0x")[0]
+                directory = library.rpartition("/")[0] + "/gconv"
+                for name in names_in(directory):
+                    kind = b"l" if name.endswith(".so") else b"-"
+                    self.lister.add(fsencode("%s/%s" % (directory, name)), kind)
+
+
+def names_in(directory):
+    """Return the names in a directory, sorted; none if it cannot be read."""
+    try:
+        return sorted(posix.listdir(directory))
+    except OSError:
+        return []
+
+
+def locale_variants(name):
+    """Return the directory names under which the C library looks for a locale: as it is, with
+    its charset as glibc spells that, without it, and the language alone."""
+    language, dot, charset = name.partition("@")[0].partition(".")
+    plain = "".join(char for char in charset.lower() if char.isalnum())
+    return sorted({name, language + dot + plain, language, language.partition("_")[0]})
+
+
+def resolve_native(command, path, is_clang, environment):
+    """Return the command's argv with -march=native and its like replaced by what the driver
+    makes of them on this machine. Raises NotByFiles, OSError."""
+    chosen = [word for word in command.words if word[:7] in ("-march=", "-mtune=")
+              or word[:6] == "-mcpu="]
+    if not any(word in MACHINE_WORDS for word in chosen):
+        return command.argv
+    if not any(word in MACHINE_WORDS for word in command.argv):
+        raise NotByFiles("a response file has -march=native")
+    status = posix.stat(path)
+    key = (path, status.st_mtime_ns, status.st_size, chosen)
+    # Not in the directory of memories: that may be another machine's as well.
+    memory = "%s/native-%s" % (work_directory(environment),
+                               digest_of(fsencode(repr(key)))[:32].decode())
+    words = recall(memory)
+    if words is None:
+        words = ask_for_native(path, is_clang, chosen, environment)
+        remember(memory, words)
+    at = next(index for index, word in enumerate(command.argv) if word in MACHINE_WORDS)
+    return command.argv[:at] + words + [word for word in command.argv[at:]
+                                        if word not in MACHINE_WORDS]
+
+
+def ask_for_native(path, is_clang, chosen, environment):
+    """Return the words that say to any machine's compiler what `chosen` says to this one's: those
+    arguments of the compiler proper which only `chosen` brings."""
+    fixed = [word for word in chosen if word not in MACHINE_WORDS]
+    without = words_of_compiler_proper(path, fixed, environment)
+    within = words_of_compiler_proper(path, chosen, environment)
+    words = [word for group in within if group not in without for word in group
+             if word not in MACHINE_WORDS]
+    return [word for each in words for word in ("-Xclang", each)] if is_clang else words
+
+
+def words_of_compiler_proper(path, options, environment):
+    """Return what the driver at path starts the compiler proper with: a list of tuples, of an
+    option and its argument if that is separate."""
+    import shlex
+    said = ToolchainListing(path, [], environment).ask(
+        path, *options, "-###", "-E", "-x", "c", "/dev/null")
+    command = next((line for line in said.splitlines() if "/cc1" in line or '"-cc1"' in line), "")
+    words = iter(shlex.split(command))
+    return [(word, next(words, "")) if word in ("--param", "-target-cpu", "-target-feature",
+                                                "-tune-cpu") else (word,) for word in words]
 
 
 # -------------------------------------------------------------------------------------------
@@ -3450,6 +3984,15 @@ class Reply:
         self.status, self.stderr, self.stdout, self.size = status, stderr, stdout, size
 
 
+def recv_status(connection):
+    """Receive STAT; return the Unix wait status. Raises WireError."""
+    status = read_header(connection.receive, b"STAT", 0xffff)
+    signalled = status & 0x7f
+    if signalled == 0x7f or signalled and status >> 8:
+        raise WireError(EXIT_PROTOCOL_ERROR, "STAT %#x is no wait status" % status)
+    return status
+
+
 def recv_reply(connection):
     """Receive DONE STAT SERR SOUT DOTO up to the object; return the Reply.
 
@@ -3458,10 +4001,8 @@ def recv_reply(connection):
     version = read_header(receive, b"DONE", 0xffffffff)
     if version != PROTOCOL_VERSION:
         raise WireError(EXIT_PROTOCOL_ERROR, "it speaks protocol %d" % version)
-    status = read_header(receive, b"STAT", 0xffff)
-    signalled, code = status & 0x7f, status >> 8
-    if signalled == 0x7f or signalled and code:
-        raise WireError(EXIT_PROTOCOL_ERROR, "STAT %#x is no wait status" % status)
+    status = recv_status(connection)
+    code = status >> 8
     stderr = read_exactly(receive, read_header(receive, b"SERR", MAX_MESSAGE_BYTES), "SERR")
     stdout = read_exactly(receive, read_header(receive, b"SOUT", MAX_MESSAGE_BYTES), "SOUT")
     size = read_header(receive, b"DOTO", MAX_OBJECT_BYTES)
@@ -3495,13 +4036,13 @@ class Target:
     place; descriptor: where to write, None until that is open; draft: the other name, or
     None."""
 
-    def __init__(self, job, environment):
+    def __init__(self, path, is_object, environment):
         """Open the file if it needs no name: then that is done before the object comes."""
-        self.path, self.environment = job.output, environment
+        self.path, self.environment = path, environment
         self.descriptor = self.draft = None
-        self.directory, slash, base = job.output.rpartition("/")
+        self.directory, slash, base = path.rpartition("/")
         self.directory += slash
-        self.replaces = not job.assembly and is_replaced(self.path)
+        self.replaces = is_object and is_replaced(self.path)
         if self.replaces and hasattr(posix, "O_TMPFILE"):
             self.open_nameless()
 
@@ -3725,6 +4266,523 @@ def colour_options(job, environment):
         return []
     plain = environment.get("TERM", "dumb") == "dumb" or environment.get("GCC_COLORS") == ""
     return [] if plain or not posix.isatty(2) else ["-fdiagnostics-color=always"]
+
+
+# -------------------------------------------------------------------------------------------
+# By files: the command as it is, with all that it may read
+# FilesJob prepare_files send_files_job recv_answer recv_results commit_results compile_by_files
+# -------------------------------------------------------------------------------------------
+
+# What compilers read of the environment, besides LC_…. Nothing else leaves this machine.
+VARIABLES = frozenset("""LANG LANGUAGE TZ SOURCE_DATE_EPOCH GCC_COLORS GCC_URLS TERM_URLS TERM
+    COLUMNS NO_COLOR CLICOLOR_FORCE PWD PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH
+    OBJC_INCLUDE_PATH OBJCPLUS_INCLUDE_PATH LIBRARY_PATH COLORTERM VTE_VERSION WT_SESSION
+    KONSOLE_VERSION TERM_PROGRAM POSIXLY_CORRECT""".split())
+# With one of these set, a compiler is another one, or does more than its command line says.
+DECIDING_VARIABLES = (
+    "GCC_EXEC_PREFIX", "COMPILER_PATH", "GCC_COMPARE_DEBUG", "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
+    "GCC_ROOT", "CCC_OVERRIDE_OPTIONS", "CCC_ADD_ARGS", "CC_PRINT_OPTIONS", "CC_PRINT_HEADERS",
+    "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
+    "AS_SECURE_LOG_FILE", "DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES", "LOCPATH",
+    "LD_PRELOAD", "LD_LIBRARY_PATH", "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
+CLOCK_MACROS = (b"__DATE__", b"__TIME__")
+PROFILE_OPTIONS = ("-fprofile-use", "-fprofile-instr-use", "-fprofile-sample-use",
+                   "-fbranch-probabilities", "-fauto-profile", "-fprofile-partial")
+PROFILE_SUFFIXES = (".gcda", ".profdata", ".afdo", ".prof")
+# A failure with one of these words may be due to a file that was not sent.
+MISSING_FILE_WORDS = (b"No such file or directory", b"file not found", b"can't open",
+                      b"cannot open", b"cannot find", b"could not find")
+# One with these, to the volunteer's lack of room.
+MACHINE_WORDS_OF_FAILURE = (
+    b"out of memory", b"memory exhausted", b"Cannot allocate memory", b"std::bad_alloc",
+    b"Killed signal", b"No space left on device", b"Disk quota exceeded", b"cannot execute",
+    b"File size limit exceeded", b"CPU time limit exceeded", b"error trying to exec",
+    b"Resource temporarily unavailable", b"Too many open files", b"Read-only file system")
+FILES_SILENCE_S = 4 * LIFE_INTERVAL_S   # of a volunteer that should say that it is at work
+MOST_ROUNDS = 8                         # of its asking for more
+MOST_NOTE_BYTES = 4096
+DEFLATE_LEVEL = 3                       # three times as fast as 6, and a tenth larger
+INPUT_SUFFIXES = frozenset(LANGUAGE_OF_SUFFIX).union(HEADER_SUFFIXES)
+SAVED_SUFFIXES = (".i", ".ii", ".mi", ".mii", ".s")
+
+
+class TextOnly(Exception):
+    """The volunteer does no jobs by files; the text says why."""
+
+
+class FilesJob:
+    """A job by files, as it is sent.
+
+    command: the Command; argv: its words as they travel; cwd: absolute, bytes; source: what
+    messages call the job; variables: [NAME=VALUE]; lister: of the entries of this job alone;
+    lists: the FileList of the toolchain and the Inputs, for each language one; contents: {digest:
+    bytes} of what goes along unasked; size: bytes of work, about; sent, lacked: bytes sent,
+    contents asked for."""
+
+    def __init__(self, command, environment):
+        """Raises NotByFiles, OSError."""
+        self.command, self.environment = command, environment
+        self.path = find_compiler(command.compiler, environment.get("PATH", DEFAULT_PATH))
+        self.cwd = fsencode(working_directory(environment))
+        self.lister = Lister(self.cwd)
+        self.source = command.sources[0][0]
+        self.lists, self.contents = [], {}
+        self.size = self.sent = self.lacked = 0
+
+    def content_of(self, digest):
+        """Return the content that has this digest. Raises RunLocally when it has changed, or
+        when the job has nothing to do with it."""
+        if digest in self.contents:
+            return self.contents[digest]
+        paths = self.lister.paths.get(digest, ())
+        for each in self.lists:
+            if digest in each.pages:
+                return each.pages[digest]
+            paths = paths or each.paths_of(digest)
+        if not paths:
+            raise RunLocally("the volunteer asks for what is no part of the job")
+        content, _ = read_settled(paths[0])
+        if digest_of(content) != digest:
+            raise RunLocally("%s changes while it is sent" % fsdecode(paths[0]))
+        return content
+
+
+def prepare_files(command, environment, extra=()):
+    """Return the FilesJob of a Command, with all that it may read. Raises NotByFiles, RunLocally,
+    OSError."""
+    for variable in DECIDING_VARIABLES:
+        if variable in environment:
+            raise NotByFiles("%s is set" % variable)
+    check_command_files(command)
+    job = FilesJob(command, environment)
+    directory = memory_directory(environment)
+    toolchain = find_toolchain(command, job.path, environment, directory)
+    job.is_clang = toolchain.about == "clang"
+    job.argv = resolve_native(command, job.path, job.is_clang, environment)
+    job.variables = variables_for(environment, job.is_clang)
+    job.lists.append(toolchain)
+    texts = list_own_files(job, environment)
+    identity = b"".join(toolchain.pages)
+    for language, sources in texts.items():
+        configuration = SearchConfiguration(
+            job.path, command.compiler, identity, language, command.search_words, environment,
+            job.lister)
+        inputs = find_inputs(HeaderMemory(directory, configuration), job.lister, sources,
+                             [fsencode(name) for name in command.included],
+                             [split_definition(each) for each in command.definitions])
+        job.lists.append(inputs)
+        for digest in inputs.fresh:
+            job.contents[digest] = inputs.pages[digest]
+    return job
+
+
+def split_definition(text):
+    """Return (name, value) of what stands after -D, as bytes."""
+    name, _, value = fsencode(text).partition(b"=")
+    return name, value
+
+
+def list_own_files(job, environment):
+    """List what this job alone reads, and the places where it writes; return {language: [(path,
+    text)]} of its sources. Raises RunLocally, OSError."""
+    command, lister = job.command, job.lister
+    texts = {}
+    for name in command.outputs():
+        if mode_at(name):
+            lister.add_emptied(fsencode(name))
+        else:
+            lister.add(fsencode(name.rpartition("/")[0] or ("/" if name[:1] == "/" else ".")))
+    dated = "SOURCE_DATE_EPOCH" not in environment
+    for name, language in command.sources:
+        text, digest = lister.read(fsencode(name))
+        if dated and any(macro in text for macro in CLOCK_MACROS):
+            raise RunLocally("%s: it notes the time of the compile" % name)
+        job.contents[digest] = text
+        job.size += len(text)
+        spoken = base_language(language)
+        spoken = "assembler-with-cpp" if spoken == "assembler" else spoken
+        texts.setdefault(spoken, []).append((fsencode(name), text))
+    for name in command.response_files + command.values:
+        if mode_at(name):
+            lister.add(fsencode(name))
+    if any(word.startswith(PROFILE_OPTIONS) for word in command.words):
+        list_profiles(command, lister)
+    return texts
+
+
+def list_profiles(command, lister):
+    """List the profiles that a compile may look for: in the directories of its outputs and in
+    those that are named."""
+    directories = {name.rpartition("/")[0] or "." for name in command.outputs()} | {"."}
+    directories.update(name for name in command.values if is_directory(name))
+    for directory in sorted(directories):
+        for name in names_in(directory):
+            if name.endswith(PROFILE_SUFFIXES):
+                lister.add(fsencode("%s/%s" % (directory, name)))
+
+
+def check_command_files(command):
+    """Raise RunLocally for a source that the compiler alone should open, and for an output that
+    it alone knows how to write."""
+    sources = [status_of_source(name) for name, _ in command.sources]
+    for name in command.outputs():
+        try:
+            status = posix.stat(name)
+        except OSError:
+            directory = name.rpartition("/")[0] or ("/" if name[:1] == "/" else ".")
+            if mode_at(name, follow_links=False) or not is_directory(directory):
+                raise RunLocally("%s: cannot be written plainly" % name)
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise RunLocally("%s: not a plain file" % name)
+        if any(same_file(status, source) for source in sources):
+            raise RunLocally("%s is source and output" % name)
+    for name in command.response_files + command.included + command.values:
+        mode = mode_at(name)
+        if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise RunLocally("%s: not a plain file" % name)     # it may be read but once
+
+
+def status_of_source(name):
+    """Return what stat says of a source; raises RunLocally unless it is a plain file."""
+    try:
+        status = posix.stat(name)
+    except (OSError, ValueError) as error:
+        raise RunLocally("%s: %s" % (name, getattr(error, "strerror", None) or error))
+    if not stat.S_ISREG(status.st_mode):
+        raise RunLocally("%s: not a plain file" % name)
+    return status
+
+
+def working_directory(environment):
+    """Return the current directory as compilers name it: $PWD if it is that."""
+    here = environment.get("PWD", "")
+    try:
+        if here[:1] == "/" and same_file(posix.stat(here), posix.stat(".")):
+            return here
+    except OSError:
+        pass
+    return posix.getcwd()
+
+
+def variables_for(environment, is_clang):
+    """Return the variables, NAME=VALUE, that the command gets there.
+
+    gcc prints the day and the time for a header that asks by SOURCE_DATE_EPOCH, if that is set,
+    and as Greenwich has them (gcc manual, "Environment Variables"): so it gets ours, moved by our
+    distance from Greenwich, for the volunteer's clock and time zone are its own."""
+    chosen = ["%s=%s" % (name, value) for name, value in environment.items()
+              if name in VARIABLES or name[:3] == "LC_"]
+    if "SOURCE_DATE_EPOCH" not in environment and not is_clang:
+        import time
+        now = int(time.time())
+        chosen.append("SOURCE_DATE_EPOCH=%d" % (now + time.localtime(now).tm_gmtoff))
+    return chosen
+
+
+def is_loopback(host):
+    """Tell whether a host is this machine, so that bytes cost nothing."""
+    return host.name.startswith("127.") or host.name == "::1"
+
+
+# --- what is sent ---
+
+def send_files_job(connection, job, deflate):
+    """Send a FilesJob; deflate: whether contents and results had better be small.
+
+    Raises HostFailed."""
+    mask = posix.umask(0o077)
+    posix.umask(mask)
+    flags = FLAG_DEFLATE * deflate + FLAG_TERMINAL * posix.isatty(2)
+    parts = [pack_header(b"DIST", FILES_VERSION), pack_header(b"FLAG", flags)]
+    parts += pack_list(b"ARGC", b"ARGV", [fsencode(word) for word in job.argv])
+    parts += pack_bytes(b"CWDD", job.cwd)
+    parts += pack_list(b"ENVC", b"ENVV", [fsencode(each) for each in job.variables])
+    parts.append(pack_header(b"UMSK", mask))
+    parts += pack_bytes(b"PAGE", job.lister.page())
+    parts += pack_bytes(b"LIST", b"".join([b"%s %x\n" % each for its in job.lists
+                                           for each in its.references]))
+    for digest, content in job.contents.items():
+        parts += pack_content(digest, content, deflate)
+    parts.append(pack_header(b"SENT", 0))
+    send_parts(connection, job, parts)
+
+
+def pack_bytes(token, data):
+    """Return the parts of a packet with a body."""
+    return [pack_header(token, len(data)), data]
+
+
+def pack_list(count_token, token, items):
+    """Return the parts of the packets that hold a list of bytes."""
+    parts = [pack_header(count_token, len(items))]
+    for item in items:
+        parts += pack_bytes(token, item)
+    return parts
+
+
+def pack_content(digest, content, deflate):
+    """Return the parts of the packet that holds a content, deflated where that pays."""
+    if deflate and len(content) >= MIN_DEFLATED_BYTES:
+        import zlib
+        return pack_bytes(b"ZBDY", b"%s%08x%s" % (digest, len(content),
+                                                  zlib.compress(content, DEFLATE_LEVEL)))
+    return [pack_header(b"BODY", len(digest) + len(content)), digest, content]
+
+
+def send_parts(connection, job, parts):
+    """Send bytes; a volunteer that hangs up early may have said why, which recv_answer finds.
+
+    Raises HostFailed."""
+    data = b"".join(parts)
+    job.sent += len(data)
+    try:
+        connection.cork(1)
+        connection.socket.sendall(data)
+        connection.cork(0)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        debug("%s: the request was not taken whole: %s" % (connection.host, error))
+    except OSError as error:
+        raise HostFailed(EXIT_IO_ERROR, "cannot send: %s" % error.strerror)
+
+
+def send_needed(connection, job, digests, deflate):
+    """Send the contents that the volunteer lacks: digests, of 64 hex digits each, one after the
+    other. Raises WireError, HostFailed, RunLocally."""
+    if len(digests) % DIGEST_DIGITS:
+        raise WireError(EXIT_PROTOCOL_ERROR, "NEED of %d bytes" % len(digests))
+    job.lacked += len(digests) // DIGEST_DIGITS
+    for at in range(0, len(digests), DIGEST_DIGITS):
+        digest = digests[at:at + DIGEST_DIGITS]
+        send_parts(connection, job, pack_content(digest, job.content_of(digest), deflate))
+    send_parts(connection, job, [pack_header(b"SENT", 0)])
+
+
+# --- what comes back ---
+
+ANSWER_TOKENS = {b"LIFE": 0, b"NEED": MAX_NEED_BYTES, b"DONE": 0xffffffff}
+CONTENT_TOKENS = {b"DATA": MAX_FILE_BYTES, b"ZDAT": MAX_FILE_BYTES}
+
+
+def recv_answer(connection, job, deflate):
+    """Give the volunteer what it asks for, until it has done the job; return the Answer.
+
+    Raises WireError, HostFailed, TextOnly, RunLocally when a file has changed meanwhile."""
+    rounds = 0
+    while True:
+        token, number = read_one_of(connection.receive, ANSWER_TOKENS)
+        if token == b"DONE":
+            return recv_outcome(connection, number)
+        if token == b"NEED":
+            rounds += 1
+            if rounds > MOST_ROUNDS:
+                raise WireError(EXIT_PROTOCOL_ERROR, "it asks for files again and again")
+            send_needed(connection, job, read_exactly(connection.receive, number, "NEED"), deflate)
+
+
+class Answer:
+    """The head of an answer by files: status (Unix wait status), stderr and stdout of the command,
+    and note: {name: value}, what the daemon says of itself."""
+
+    def __init__(self, status, stderr, stdout, note):
+        """See the class."""
+        self.status, self.stderr, self.stdout, self.note = status, stderr, stdout, note
+
+
+def recv_outcome(connection, version):
+    """Receive what follows DONE, up to the results; return the Answer.
+
+    Raises WireError; HostFailed when the volunteer refuses, TextOnly when it refuses all such
+    jobs."""
+    receive = connection.receive
+    status = recv_status(connection)
+    stderr = read_exactly(receive, read_header(receive, b"SERR", MAX_MESSAGE_BYTES), "SERR")
+    stdout = read_exactly(receive, read_header(receive, b"SOUT", MAX_MESSAGE_BYTES), "SOUT")
+    reason = stderr.decode("utf-8", "replace").strip().replace("\n", "; ")[:2000]
+    if version != FILES_VERSION:
+        raise TextOnly(reason or "it speaks protocol %d" % version)
+    words = read_exactly(receive, read_header(receive, b"NOTE", MOST_NOTE_BYTES), "NOTE")
+    note = dict(word.partition("=")[::2] for word in words.decode("latin-1").split())
+    if status >> 8 in OWN_EXIT_CODES:
+        if note.get("way") == "text":
+            raise TextOnly(reason)
+        raise HostFailed(status >> 8, "refused: " + (reason or "exit code %d" % (status >> 8)),
+                         refused=True)
+    return Answer(status, stderr, stdout, note)
+
+
+class Inflater:
+    """What a Connection is to the reader of a content, for one that comes deflated."""
+
+    def __init__(self, connection, packed_bytes):
+        """packed_bytes: how many are to come."""
+        import zlib
+        self.connection, self.left = connection, packed_bytes
+        self.inflater = zlib.decompressobj()
+        self.packed = b""
+        self.error = zlib.error
+
+    def receive(self, most):
+        """Return 1 to `most` bytes, b"" at the end. Raises WireError, HostFailed."""
+        while True:
+            try:
+                piece = self.inflater.decompress(self.packed, most)
+            except self.error as error:
+                raise WireError(EXIT_PROTOCOL_ERROR, "a content is garbled: %s" % error)
+            self.packed = self.inflater.unconsumed_tail
+            if piece or self.inflater.eof:
+                return piece
+            if not self.packed:
+                if not self.left:
+                    return b""
+                self.packed = self.connection.receive(min(self.left, CHUNK_BYTES))
+                if not self.packed:
+                    return b""
+                self.left -= len(self.packed)
+
+
+def recv_results(connection, places, environment, results):
+    """Receive the files that the command has written, and append [(path, Target)] to results; the
+    Target is None where it has removed a file. places: the OutputPlaces.
+
+    Raises WireError, HostFailed, OSError."""
+    receive = connection.receive
+    for _ in range(read_header(receive, b"FILC", MAX_RESULTS)):
+        length = read_header(receive, b"NAME", MAX_PATH_BYTES)
+        path = read_exactly(receive, length, "NAME")
+        mode = read_header(receive, b"MODE", 0o7777)
+        if not places.allow(path):
+            raise HostFailed(EXIT_PROTOCOL_ERROR, "it sends a file that the command has no "
+                             "business with: %s" % fsdecode(path))
+        target = Target(fsdecode(path), path in places.objects, environment) if mode else None
+        results.append((path, target))
+        if target:
+            recv_content(connection, target)
+
+
+def recv_content(connection, target):
+    """Fill a Target with the content of the next packet. Raises as recv_results does."""
+    token, number = read_one_of(connection.receive, CONTENT_TOKENS)
+    if token == b"DATA":
+        target.receive(connection, number)
+        return
+    digits = read_exactly(connection.receive, 8, "ZDAT")
+    if digits.translate(None, b"0123456789abcdef") or number < 8:
+        raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT without a length")
+    inflater = Inflater(connection, number - 8)
+    target.receive(inflater, int(digits, 16))
+    if inflater.receive(1) or inflater.left:
+        raise WireError(EXIT_PROTOCOL_ERROR, "a content is longer than announced")
+
+
+class OutputPlaces:
+    """Where a command may write: a volunteer is not trusted to say so. All paths are bytes.
+
+    objects: paths of the objects, which replace older ones; named: what stands on the command
+    line; directories: where further files may appear whose names begin with one of `stems`;
+    prefixes: what the command line names as the beginning of paths."""
+
+    def __init__(self, job):
+        """job: the FilesJob."""
+        command = job.command
+        made = [place_of(name, job.lister) for name in command.outputs()]
+        self.objects = frozenset(() if command.assembly else made[:len(command.sources)])
+        self.prefixes = tuple(place_of(name, job.lister) for name in command.values)
+        self.named = frozenset(made).union(self.prefixes)
+        self.directories = frozenset([job.lister.cwd] + [parent_of(path) for path in made])
+        names = [fsdecode(path) for path in made] + [name for name, _ in command.sources]
+        stems = {without_suffix(name.rpartition("/")[2]) for name in names}
+        self.stems = tuple(fsencode(stem) for stem in stems if stem)
+        self.sources = frozenset(place_of(name, job.lister) for name, _ in command.sources)
+        self.saves_temporaries = any("save-temps" in word for word in command.words)
+
+    def allow(self, path):
+        """Tell whether the command may have written, or removed, the file at a path."""
+        directory, slash, base = path.rpartition(b"/")
+        if path[:1] != b"/" or b"\0" in path or base in (b"", b".", b"..") \
+                or stat.S_ISLNK(mode_at(path, follow_links=False)) or path in self.sources:
+            return False
+        if path in self.named:
+            return True
+        suffix = fsdecode(base[base.rfind(b"."):]) if b"." in base else ""
+        if suffix in INPUT_SUFFIXES and not (self.saves_temporaries and suffix in SAVED_SUFFIXES):
+            return False
+        return (directory or b"/") in self.directories and base.startswith(self.stems) \
+            or path.startswith(self.prefixes)
+
+
+def place_of(name, lister):
+    """Return the absolute path, in bytes, of what is called `name`, or would be if it were made:
+    through the links on the way."""
+    directory, slash, base = fsencode(name).rpartition(b"/")
+    if base in (b"", b".", b".."):
+        directory, base = fsencode(name), b""
+    end, _, missing = trace_path(lister.cwd, directory + slash, lister.known)
+    if missing:
+        return end.rstrip(b"/") + b"/" + missing + b"/"     # no file is there
+    return end.rstrip(b"/") + b"/" + base if base else end
+
+
+def commit_results(results):
+    """Give the files that the command has written their places, in the order in which it left
+    them. Raises OSError."""
+    for path, target in results:
+        if target:
+            target.commit()
+        else:
+            try:
+                posix.unlink(path)
+            except FileNotFoundError:
+                pass
+
+
+class Incomplete(Exception):
+    """The command failed there, perhaps because a file was not sent."""
+
+
+def compile_by_files(job, connection, environment):
+    """Have the volunteer do a FilesJob, and leave what the command would have left; return (exit
+    status, {name: value}: what the daemon says of itself, seconds).
+
+    Raises WireError, HostFailed, TextOnly, Incomplete, RunLocally; then nothing has changed."""
+    import time
+    deflate = not is_loopback(connection.host)
+    results = []
+    try:
+        started = time.monotonic()
+        send_files_job(connection, job, deflate)
+        answer = recv_answer(connection, job, deflate)
+        seconds = time.monotonic() - started
+        check_failure(answer)
+        recv_results(connection, OutputPlaces(job), environment, results)
+        connection.check_end()
+        try:
+            commit_results(results)
+        except OSError as error:
+            raise RunLocally("%s: cannot be written: %s" % (error.filename or job.source,
+                                                            error.strerror))
+    finally:
+        for _, target in results:
+            if target:
+                target.discard()
+    write_fully(1, answer.stdout)
+    write_fully(2, answer.stderr)
+    debug("%s: by files on %s: %d bytes out, %.3f s, %s" % (
+        job.source, connection.host, job.sent, seconds,
+        " ".join("%s=%s" % each for each in sorted(answer.note.items()))))
+    signalled = answer.status & 0x7f
+    return 128 + signalled if signalled else answer.status >> 8, answer.note, seconds
+
+
+def check_failure(answer):
+    """Raise Incomplete or RunLocally where a failure may be due to the way, or to the volunteer."""
+    if not answer.status:
+        return
+    if answer.status & 0x7f or answer.status >> 8 > 128 or not answer.stderr.strip() \
+            or any(words in answer.stderr for words in MACHINE_WORDS_OF_FAILURE):
+        raise RunLocally("the command ended there for no reason of its own")
+    if any(words in answer.stderr for words in MISSING_FILE_WORDS):
+        raise Incomplete
 
 
 # -------------------------------------------------------------------------------------------
@@ -4042,7 +5100,7 @@ def compile_there(job, argv, preprocessor, connection, search, environment):
             return None
         preprocessor.close_text()
         notice("compile %s on %s" % (job.source, host))
-        target = Target(job, environment)
+        target = Target(job.output, not job.assembly, environment)
         reply = recv_reply(connection)
         seconds = time.monotonic() - started
         search.release_slot()

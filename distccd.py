@@ -1004,20 +1004,28 @@ def read_exactly(receive, count, wanted):
     return b"".join(pieces)
 
 
+def read_one_of(receive, tokens):
+    """Read one packet header that must carry one of `tokens`, {token: greatest number}; return
+    (token, number).
+
+    Raises WireError: truncated, another token, digits that are none, a number too large."""
+    header = read_exactly(receive, HEADER_BYTES, " or ".join(map(bytes.decode, tokens)))
+    token, digits = header[:4], header[4:]
+    if token not in tokens or digits.translate(None, b"0123456789abcdefABCDEF"):
+        raise WireError(EXIT_PROTOCOL_ERROR, "expected %s and 8 hex digits, got %r"
+                        % (" or ".join(map(bytes.decode, tokens)), header))
+    number = int(digits, 16)
+    if number > tokens[token]:
+        raise WireError(EXIT_PROTOCOL_ERROR, "%s announces %d, more than %d"
+                        % (token.decode(), number, tokens[token]))
+    return token, number
+
+
 def read_header(receive, token, most):
     """Read one packet header that must carry `token`; return its number, at most `most`.
 
-    Raises WireError: truncated, another token, digits that are none, a number too large."""
-    header = read_exactly(receive, HEADER_BYTES, token.decode())
-    digits = header[4:]
-    if header[:4] != token or digits.translate(None, b"0123456789abcdefABCDEF"):
-        raise WireError(EXIT_PROTOCOL_ERROR, "expected %s and 8 hex digits, got %r"
-                        % (token.decode(), header))
-    number = int(digits, 16)
-    if number > most:
-        raise WireError(EXIT_PROTOCOL_ERROR, "%s announces %d, more than %d"
-                        % (token.decode(), number, most))
-    return number
+    Raises WireError as read_one_of does."""
+    return read_one_of(receive, {token: most})[1]
 
 
 # Jobs by files: protocol 64, ours alone. The command travels as it is, and with it a list of all
@@ -1033,7 +1041,8 @@ def read_header(receive, token, most):
 #
 # contents: any number of BODY (digest, then the content) and ZBDY (digest, eight hex digits of
 #   the content's length, then the content deflated); DATA and ZDAT are the same without digest.
-# FLAG: bit 0 asks for ZDAT. NOTE: NAME=VALUE words, blanks between, about the daemon.
+# FLAG: bit 0 asks for ZDAT, bit 1 says that stderr is a terminal. NOTE: NAME=VALUE words, blanks
+#   between, about the daemon.
 # An entry is two byte strings, each ended by a zero byte: head and absolute path. A head is
 #   "d"                                     a directory, with all those above it
 #   "s" TARGET                              a symbolic link
@@ -1048,7 +1057,7 @@ def read_header(receive, token, most):
 FILES_VERSION = 64
 PAGE_ENTRIES = 64
 DIGEST_DIGITS = 64
-FLAG_DEFLATE = 1
+FLAG_DEFLATE, FLAG_TERMINAL = 1, 2
 MAX_ENTRIES = 65536
 MAX_PATH_BYTES = 4096
 MAX_PAGE_BYTES = 4 * 1024 * 1024

@@ -897,6 +897,7 @@ MACRO = b"$"                            # the name is that of a macro
 ASSEMBLED = b"%"                        # .include and .incbin: looked for by the assembler
 EXTRA = b"M"                            # what the compiler itself named for a source
 BLANK = b" \t\v\f\r"
+DIRECTIVE_MARKS = (b"#", b"%:", b"??=", b"/*")
 NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
 
 
@@ -935,8 +936,8 @@ def scan_for(text, word, found):
             add_assembled(text, end, found)
         elif before == b"_" and text.endswith(b"__has_", 0, at):
             is_next = text.startswith(b"_next", end)
-            opening = text.find(b"(", end, end + 100)
-            if opening >= 0:
+            opening = skip_blanks(text, end + 5 * is_next)
+            if text.startswith(b"(", opening):
                 add_name(text, opening + 1, is_next, found)
         at = text.find(word, end)
 
@@ -982,8 +983,10 @@ def add_name(text, at, is_next, found):
             found[(NEXT if is_next else first) + name] = None
     else:
         name = word_at(text, at)
-        if name:
-            found[MACRO + name] = None
+        after = skip_blanks(text, at + len(name))
+        line = text[text.rfind(b"\n", 0, at) + 1:at].lstrip(BLANK)
+        if name and text[after:after + 1] in b"\n\r()/" and line.startswith(DIRECTIVE_MARKS):
+            found[MACRO + name] = None          # anything else is prose, in a comment
 
 
 def word_at(text, at):
@@ -1073,7 +1076,7 @@ class SearchConfiguration:
         """Return (number of directories for quotes alone, directories, missing directories), as
         the compiler names them. Raises OSError if it does not say."""
         argv = [self.argv0] + self.words + ["-v", "-E", "-x", self.language, "/dev/null"]
-        said = run_quietly(self.compiler, argv, self.environment, 2)
+        said, _ = run_quietly(self.compiler, argv, self.environment, 2)
         return parse_search_path(said)
 
 
@@ -1104,9 +1107,8 @@ def canonical_name(directory, lister):
 
 
 def run_quietly(path, argv, environment, wanted):
-    """Run a program in the C locale and return what it wrote to descriptor `wanted`, 1 or 2.
-
-    Raises OSError if it cannot be started."""
+    """Run a program in the C locale; return what it wrote to descriptor `wanted`, 1 or 2, and its
+    wait status. Raises OSError if it cannot be started."""
     reading, writing = posix.pipe()
     null = posix.open("/dev/null", posix.O_WRONLY)
     try:
@@ -1115,8 +1117,7 @@ def run_quietly(path, argv, environment, wanted):
         posix.close(writing)
         writing = -1
         said = read_to_end(reading)
-        posix.waitpid(child, 0)
-        return said
+        return said, posix.waitpid(child, 0)[1]
     finally:
         for descriptor in (reading, writing, null):
             if descriptor >= 0:
@@ -1267,17 +1268,17 @@ class HeaderMemory:
                 return None
         return Inputs(self, closure)
 
-    def learn(self, keys):
+    def learn(self, keys, extras=None):
         """Return the Inputs of some lookups; what is new or has changed is remembered.
 
-        Raises OSError."""
+        extras: {key of a source: names that the compiler itself gave}. Raises OSError."""
         lock = open_memory_lock(self.path)
         try:
             self.load()
             for attempt in range(MOST_RESTARTS):
                 addition = Addition(self)
                 try:
-                    closure = addition.learn(keys)
+                    closure = addition.learn(keys, extras or {})
                     addition.renew(closure)
                 except Outdated:
                     self.begin_anew()
@@ -1286,7 +1287,7 @@ class HeaderMemory:
                     self.begin_anew()
                     continue
                 self.save(*addition.commit())
-                return Inputs(self, closure, addition.changed)
+                return Inputs(self, closure, addition.fresh)
         finally:
             if lock >= 0:
                 posix.close(lock)
@@ -1320,6 +1321,8 @@ class HeaderMemory:
                 posix.close(descriptor)
             if not offset and whole and len(chunk) <= MOST_MEMORY_BYTES:
                 posix.rename(self.path + ".new", self.path)
+                if not size:
+                    prune_memories(parent_of(fsencode(self.path)))
         except OSError as error:
             debug("the memory of headers is not kept: %s" % error.strerror)
 
@@ -1332,6 +1335,19 @@ class HeaderMemory:
             nodes.update(marshal.loads(part))
         return marshal.dumps((self.search, self.pages, self.lookups, self.watches, self.macros),
                              2), marshal.dumps(nodes, 2)
+
+
+def prune_memories(directory):
+    """Remove the memories of a directory (bytes) that were written longest ago, if they are too
+    many. Whoever holds one of their locks can only lose what it adds: a chunk in the wrong place
+    does not count."""
+    names = [name for name in posix.listdir(directory) if len(name) == DIGEST_DIGITS]
+    if len(names) > MOST_MEMORIES:
+        paths = [directory + b"/" + name for name in names]
+        paths.sort(key=lambda path: posix.stat(path).st_mtime_ns)
+        for path in paths[:MOST_MEMORIES // 2]:
+            posix.unlink(path)
+            posix.unlink(path + b".lock")
 
 
 def open_memory_lock(path):
@@ -1395,14 +1411,16 @@ class Addition:
     """What one job adds to a memory while it holds the lock.
 
     page_lists: {index: [entries, signatures, checksums] as lists} of pages read or changed;
-    changed: indexes of those changed; numbers: {canonical path: record}."""
+    changed: indexes of those changed; fresh: digests of those whose entries are others now;
+    numbers: {canonical path: record}."""
 
     def __init__(self, memory):
         """memory: HeaderMemory, just loaded."""
         import marshal
         self.memory = memory
         self.known = {}                 # as trace_path has it; False for what is missing
-        self.page_lists, self.changed, self.numbers = {}, set(), {}
+        self.page_lists, self.numbers = {}, {}
+        self.changed, self.fresh = set(), set()
         self.nodes = {}                 # {node: closure} before this addition, as bytes
         for part in memory.old_nodes:
             self.nodes.update(marshal.loads(part))
@@ -1636,19 +1654,22 @@ class Addition:
                     edge[0] = closure
                     is_growing = True
 
-    def learn(self, keys):
-        """Make the lookups of a source known; return its closure. Raises Outdated, OSError."""
+    def learn(self, keys, extras):
+        """Make the lookups of a source known; return its closure. extras: see HeaderMemory.learn.
+
+        Raises Outdated, OSError."""
         if not self.memory.search:
             self.learn_search_path()
         led = {}
         for key in keys:
-            if key not in self.memory.lookups:
+            if key in extras or key not in self.memory.lookups:
                 include, directory = key.split(b"\0")
-                if include[:1] == MACRO:
-                    led[key] = [self.look_up(value, directory, -1)
-                                for value in self.resolved((include,))]
+                if include[:1] == EXTRA:
+                    directory = self.memory.configuration.cwd
+                    includes = [QUOTED + name for name in extras.get(key, ())]
                 else:
-                    led[key] = [self.look_up(include, directory, -1)]
+                    includes = self.resolved((include,))
+                led[key] = [self.look_up(wanted, directory, -1) for wanted in includes]
         for node, end, place in self.queue:     # which grows meanwhile
             self.expand(node, end, place)
         self.close_nodes()
@@ -1712,8 +1733,11 @@ class Addition:
         for index in self.changed:
             entries, signatures, checksums = self.page_lists[index]
             content = b"".join(entries)
-            pages[index] = marshal.dumps((digest_of(content), content, tuple(signatures),
-                                          tuple(checksums)), 2)
+            digest = digest_of(content)
+            if index not in memory.pages or digest != memory.page(index)[0]:
+                self.fresh.add(digest)
+            pages[index] = marshal.dumps((digest, content, tuple(signatures), tuple(checksums)),
+                                         2)
         memory.pages.update(pages)
         for record, names in self.new_watches.items():
             memory.watches[record] = memory.watches.get(record, b"") + names
@@ -1736,15 +1760,15 @@ class Inputs:
     references: list of (digest of a page, mask); pages: {digest: content} of these pages; fresh:
     digests of the pages that no volunteer can have, because this job made them."""
 
-    def __init__(self, memory, closure, changed=()):
-        """changed: indexes of pages made just now."""
+    def __init__(self, memory, closure, made=()):
+        """made: digests of pages that are new."""
         self.references, self.pages, self.fresh = [], {}, []
         self.paths = None
         for index, mask in masks_of(closure):
             digest, content, _, _ = memory.page(index)
             self.references.append((digest, mask))
             self.pages[digest] = content
-            if index in changed:
+            if digest in made:
                 self.fresh.append(digest)
 
     def paths_of(self, digest):
@@ -1798,6 +1822,37 @@ def find_inputs(memory, lister, sources, forced=(), definitions=()):
         if extra in memory.lookups:
             keys[extra] = None
     return memory.recall(keys) or memory.learn(keys)
+
+
+def ask_compiler(memory, lister, words, source):
+    """Ask the compiler itself which files a source includes, and remember that for its next
+    find_inputs: what a scan could not see, names put together by macros for example.
+
+    words: options that matter to the preprocessor; source: bytes. Returns whether the compiler
+    gave an answer; raises OSError."""
+    configuration = memory.configuration
+    argv = [configuration.argv0] + words + ["-M", "-MT", "x", "-x", configuration.language,
+                                            fsdecode(source)]
+    rule, status = run_quietly(configuration.compiler, argv, configuration.environment, 1)
+    if status:
+        return False
+    key = EXTRA + lister.follow(source) + b"\0"
+    names = [name for name in names_of_rule(rule) if name != source]    # it is no header
+    memory.learn([key], {key: names})
+    return True
+
+
+def names_of_rule(rule):
+    """Return the prerequisites of a rule for make, as bytes."""
+    text = rule.replace(b"\\\n", b" ").partition(b":")[2]
+    names = [b""]
+    for piece in text.split():
+        names[-1] += piece
+        if piece.endswith(b"\\") and not piece.endswith(b"\\\\"):
+            names[-1] = names[-1][:-1] + b" "   # a quoted blank
+        else:
+            names.append(b"")
+    return [name.replace(b"$$", b"$").replace(b"\\#", b"#") for name in names if name]
 
 
 # -------------------------------------------------------------------------------------------

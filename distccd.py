@@ -37,10 +37,13 @@ drops a lock when its holder dies, so nothing that a child does can leave the da
 import argparse
 import codecs
 import collections
+import contextlib
+import ctypes
 import errno
 import fcntl
 import gc
 import grp
+import hashlib
 import io
 import ipaddress
 import mmap
@@ -58,6 +61,7 @@ import subprocess
 import sys
 import syslog
 import time
+import zlib
 
 NAME = "distccd.py"
 VERSION = "1.0"
@@ -74,6 +78,8 @@ DRAIN_BYTES = 1024 * 1024               # thrown away, or a reset could overtake
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 30, 10, 3
 
 DEFAULT_MAX_CONNECTIONS = 256
+DEFAULT_CACHE_BYTES = 4 * 1024 ** 3
+SIZE_UNITS = {"": 1, "K": 1024, "M": 1024 ** 2, "G": 1024 ** 3, "T": 1024 ** 4}
 MAKES_ROOM_AFTER = 1 / 12               # of the silence time-out, when all connections are taken
 ROW_BYTES = 8                           # of what a child tells its parent
 BACKLOG = 256
@@ -261,6 +267,14 @@ def number_from(least, most=None, kind=int):
     return read
 
 
+def size_in_bytes(text):
+    """Return the number of bytes that a number with one of SIZE_UNITS stands for."""
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)", text, re.ASCII)
+    if not found:
+        raise argparse.ArgumentTypeError("%s is no size" % printable(text))
+    return int(found.group(1)) * SIZE_UNITS[found.group(2)]
+
+
 def network(text):
     """Return the ipaddress network that an address or ADDRESS/BITS stands for."""
     try:
@@ -320,6 +334,9 @@ def add_access_options(group):
                        "(may be repeated; loopback is always served)")
     group.add_argument("--allow-compiler", metavar="NAME", action="append", default=[],
                        help="run this program too, a name on PATH or a path (may be repeated)")
+    group.add_argument("--foreign-programs", action="store_true",
+                       help="run clients' own compilers, not only those that this machine has\n"
+                       "itself: whoever may connect may then run any program, in a fence")
     group.add_argument("--max-connections", type=number_from(1, 65536), metavar="N",
                        default=DEFAULT_MAX_CONNECTIONS,
                        help="turn clients away beyond this number, default %(default)s")
@@ -332,6 +349,12 @@ def add_job_options(group):
                        help="compilers at work at once, default CPUs + 2 (%(default)s)")
     group.add_argument("--job-lifetime", type=number_from(0, None, float), default=0,
                        metavar="S", help="end compilers after so many seconds (0: never)")
+    group.add_argument("--cache-dir", metavar="DIR",
+                       help="keep clients' files here (default $CACHE_DIRECTORY,\n"
+                       "/var/cache/distccd.py for root, ~/.cache/distccd.py)")
+    group.add_argument("--cache-size", type=size_in_bytes, metavar="SIZE",
+                       default=DEFAULT_CACHE_BYTES,
+                       help="keep at most so many bytes of them, K M G T may follow (4G)")
     group.add_argument("--no-fifo", action="store_true",
                        help="give the source to the compiler in a file, not through a pipe")
 
@@ -776,6 +799,7 @@ class Compile:
             if deadline is not None:
                 wait_ms = min(wait_ms, 1 + 1000 * max(0.0, deadline - time.monotonic()))
             ready = self.poller.poll(wait_ms)
+            self.peer.send_life()
             for fd, _ in ready:
                 if fd == self.peer.in_fd:
                     self.peer.meet_silence()
@@ -918,6 +942,16 @@ class Places:
             return True
         self.unlock(self.count)
         return False
+
+    def count_taken(self):
+        """Return how many places are held, by us too."""
+        taken = 0
+        for index in range(self.count):
+            if index == self.held or not self.try_lock(index):
+                taken += 1
+            else:
+                self.unlock(index)
+        return taken
 
     def release(self):
         """Give the place back, if one is held."""
@@ -1320,8 +1354,829 @@ def language_of(source, compiler):
 
 
 # -------------------------------------------------------------------------------------------
+# Store: the contents of files by their digests, one inode for each content, time and mode
+# choose_cache_directory prepare_cache_directory Store OwnFiles
+# -------------------------------------------------------------------------------------------
+
+# In the cache directory, below a directory named after this format:
+#   plain/ab/DIGEST-SIZE-MTIME-MODE[.N]   contents that no job can run: never an ELF file
+#   code/ab/...                           contents that may be run (kinds x and l), and ELF files
+#   pages/ab/DIGEST                       pages of lists of files
+#   jobs/PID_RANDOM/                      one job: what it received, and its tree of hard links
+#   claims                                who fetches what, by byte locks
+#   own                                   digests of this machine's own files
+#   filled                                bytes stored since the store was last cut
+# MODE is x or -. N tells files apart that are equal but different ones on the client.
+STORE_FORMAT = "1"
+CUT_AFTER = 1 / 16                      # the store is cut when so much of its size has come anew,
+CUT_TO = 7 / 8                          # to so much of its size
+PAGE_UNTOUCHED_S = 3600                 # a page's time of last use is right to an hour
+MOST_OWN_FILES = 4096                   # whose digests are remembered
+ELF_MAGIC = b"\x7fELF"
+
+
+def choose_cache_directory(options):
+    """Return the path (str) of the cache directory: the option's or the system's, in this order."""
+    if options.cache_dir:
+        return os.path.abspath(options.cache_dir)
+    if os.environ.get("CACHE_DIRECTORY"):               # as systemd gives it: the first of a list
+        return os.path.abspath(os.environ["CACHE_DIRECTORY"].partition(":")[0])
+    if os.geteuid() == 0:
+        return "/var/cache/distccd.py"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(os.path.abspath(home), "distccd.py")
+
+
+def prepare_cache_directory(path, user):
+    """Make the cache directory if it is not there, and give it to the user (pwd entry) that root
+    is about to become, or None. Raises OSError."""
+    if not os.path.isdir(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.mkdir(path, 0o700)
+        if user is not None:
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+
+class Store:
+    """The directory that keeps what jobs brought, for the jobs to come.
+
+    path: bytes; fd: its descriptor. Nothing in it is ever changed in place: files come by link()
+    and go by unlink(), and who has linked one into a job's tree keeps it."""
+
+    def __init__(self, directory, limit_bytes):
+        """directory: the cache directory, a str; limit_bytes: what the store may grow to.
+
+        Raises OSError."""
+        facts = os.stat(directory)
+        if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+            raise PermissionError(errno.EACCES, "it is not this daemon's user's alone")
+        self.path = os.path.join(os.fsencode(directory), os.fsencode(STORE_FORMAT))
+        self.limit_bytes = limit_bytes
+        for name in (b"", b"plain", b"code", b"pages", b"jobs"):
+            os.makedirs(os.path.join(self.path, name), 0o700, exist_ok=True)
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        self.claims = os.open(b"claims", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=self.fd)
+        self.own = OwnFiles(self.path + b"/own")
+
+    def try_claim(self, digest):
+        """Claim to be the one who fetches a content, unless another does; tell whether we are.
+
+        A claim ends with its process. It is the lock of one byte whose place the digest names."""
+        try:
+            fcntl.lockf(self.claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(digest[:15], 16))
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            return False
+        return True
+
+    def give_claim_up(self, digest):
+        """End a claim of ours."""
+        fcntl.lockf(self.claims, fcntl.LOCK_UN, 1, int(digest[:15], 16))
+
+    def add(self, path, name):
+        """Take the file `path` (bytes, of this file system) in under a name relative to the
+        store, unless there is one. Raises OSError."""
+        for _ in range(2):
+            try:
+                os.link(path, name, dst_dir_fd=self.fd)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:   # the first of its directory
+                os.makedirs(os.path.join(self.path, os.path.dirname(name)), exist_ok=True)
+                continue
+            return
+
+    def variants(self, digest):
+        """Return the names (bytes) under which the store holds this content, whatever the time."""
+        found = []
+        for folder in (b"plain/", b"code/"):
+            directory = folder + digest[:2]
+            try:
+                names = os.listdir(os.path.join(self.path, directory))
+            except FileNotFoundError:
+                continue
+            found += [b"%s/%s" % (directory, name) for name in names if name.startswith(digest)]
+        return found
+
+    def read_page(self, digest):
+        """Return the bytes of a page, or None if it is not here."""
+        try:
+            fd = os.open(b"pages/%s/%s" % (digest[:2], digest), os.O_RDONLY, dir_fd=self.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            facts = os.fstat(fd)
+            if time.time() - facts.st_ctime > PAGE_UNTOUCHED_S:
+                os.utime(fd)            # which sets the time that cut() goes by
+            return os.read(fd, facts.st_size)
+        finally:
+            os.close(fd)
+
+    def note_growth(self, count):
+        """So many bytes have come anew: cut the store when it is time. Never raises.
+
+        One process does it; others that come meanwhile do not wait."""
+        try:
+            fd = os.open(b"filled", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=self.fd)
+        except OSError:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            filled = int(os.pread(fd, 32, 0) or b"0") + count
+            if filled > CUT_AFTER * self.limit_bytes:
+                self.cut()
+                filled = 0
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d" % filled, 0)
+        except (OSError, ValueError) as error:
+            log("debug", "the store is not cut: %s" % error)
+        finally:
+            os.close(fd)
+
+    def cut(self):
+        """Remove what was linked least recently until the store is well below its limit."""
+        files = []
+        for folder in (b"plain", b"code", b"pages"):
+            for shard in os.listdir(os.path.join(self.path, folder)):
+                with os.scandir(os.path.join(self.path, folder, shard)) as entries:
+                    for entry in entries:
+                        facts = entry.stat(follow_symlinks=False)
+                        files.append((facts.st_ctime_ns, facts.st_size + 4096, entry.path))
+        total = sum(size for _, size, _ in files)
+        if total <= self.limit_bytes:
+            return
+        for _, size, path in sorted(files):
+            os.unlink(path)
+            total -= size
+            if total <= CUT_TO * self.limit_bytes:
+                break
+
+    def sweep(self, pid=None):
+        """Remove the directories of jobs that died without cleaning; with pid that process's."""
+        start = b"" if pid is None else b"%d_" % pid
+        try:
+            for name in os.listdir(self.path + b"/jobs"):
+                if name.startswith(start):
+                    sweep_one(self.path + b"/jobs/" + name, 0 if pid is not None else STALE_JOB_S)
+        except OSError as error:
+            log("error", "cannot clean the cache directory: %s" % error)
+
+
+class OwnFiles:
+    """This machine's own files: their digests, remembered in a file by path, time, size, inode.
+
+    Each job asks for some fifty; reading a compiler of 30 MB takes 50 ms, looking up 2 us."""
+
+    def __init__(self, path):
+        """path: of the file that remembers (bytes); it may be removed at any time."""
+        self.path = path
+        self.known = None               # {path: [mtime_ns, size, inode, digest]}
+        self.changed = False
+
+    def load(self):
+        """Read what is remembered; a file that cannot be read is an empty one."""
+        try:
+            with open(self.path, "rb") as stream:
+                lines = stream.read().split(b"\n")
+            self.known = {path: (int(mtime), int(size), int(inode), digest)
+                          for mtime, size, inode, digest, path
+                          in (line.split(b" ", 4) for line in lines if line)}
+        except (OSError, ValueError):
+            self.known = {}
+
+    def facts_of(self, path):
+        """Return (digest, size, mtime_ns) of this machine's own regular file at an absolute path
+        (bytes), links followed; None if there is none that we may read."""
+        if self.known is None:
+            self.load()
+        try:
+            facts = os.stat(path)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_FILE_BYTES:
+                return None
+            now = facts.st_mtime_ns, facts.st_size, facts.st_ino
+            known = self.known.get(path)
+            if known is None or known[:3] != now:
+                with open(path, "rb") as stream:
+                    known = now + (digest_stream(stream),)
+                if b"\n" not in path and len(self.known) < MOST_OWN_FILES:
+                    self.known[path] = known
+                    self.changed = True
+        except (OSError, ValueError):
+            return None
+        return known[3], known[1], known[0]
+
+    def save(self):
+        """Remember what was found out. Never raises."""
+        if not self.changed:
+            return
+        self.changed = False
+        temporary = b"%s.%d" % (self.path, os.getpid())
+        try:
+            with open(temporary, "wb") as stream:
+                for path, facts in self.known.items():
+                    stream.write(b"%d %d %d %s %s\n" % (facts + (path,)))
+            os.rename(temporary, self.path)
+        except OSError as error:
+            log("debug", "digests are not remembered: %s" % error)
+
+
+def digest_stream(stream):
+    """Return the digest of what is left in an open file, as digest_of() does."""
+    state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
+    while True:
+        piece = stream.read(CHUNK_BYTES)
+        if not piece:
+            return state.hexdigest().encode()
+        state.update(piece)
+
+
+# -------------------------------------------------------------------------------------------
+# Root: a directory tree of the client's files, and processes that see nothing else
+# NoRoot Kernel UserNamespace RootDirectory RootProcess RootCompile Roots
+# -------------------------------------------------------------------------------------------
+
+# How a job is fenced in. The daemon enters a user namespace when it starts, in which it may make
+# further namespaces and mounts, and forbids any namespace of users below its own. For each job
+#   - the connection's child gets a mount namespace of its own. There a tmpfs bounds what the job
+#     can write, and an overlay puts it above a tree of hard links into the store. So the job
+#     never writes to the store's files, and what it wrote is what lies in the upper directory.
+#   - pid 1 of a new process namespace, without network and IPC of this machine, makes the overlay
+#     its root, detaches all other mounts, gives all capabilities up, and starts the command.
+# The kernel ends all processes of the job when pid 1 ends, which it does when the command has
+# ended, or when the connection's child ends, however that happens.
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x20000, 0x8000000, 0x10000000
+CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
+PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+CAPABILITY_VERSION_3 = 0x20080522
+MOST_CAPABILITIES = 64
+
+DEVICES = (b"/dev/null", b"/dev/zero", b"/dev/urandom")
+LEAST_UPPER_BYTES, MOST_UPPER_BYTES = 256 * 1024 ** 2, 4 * 1024 ** 3
+UPPER_INODES = 16384
+JOB_PROCESSES = 128                     # a compile driver has five at most, LTO as many as asked
+TRIAL_TIMEOUT_S = 20
+
+# What helps where a step of making a root fails, by the step's first word and perhaps the error.
+REMEDIES = {
+    "user": "allow user namespaces (sysctl user.max_user_namespaces, "
+            "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns; in a "
+            "container its seccomp profile), or start the daemon as root",
+    "namespaces": "allow namespaces (sysctl user.max_mnt_namespaces, user.max_pid_namespaces, "
+                  "user.max_ipc_namespaces, user.max_net_namespaces)",
+    "further": "make /proc/sys writable (in a container: --privileged, or "
+               "--security-opt systempaths=unconfined)",
+    "overlay": "load the module (modprobe overlay); an ordinary user needs Linux 5.11",
+    "links": "give --cache-dir on a file system with hard links",
+}
+
+
+class NoRoot(Exception):
+    """No root can be made; the text says at which step, why, and what helps."""
+
+    def __init__(self, step, error=None):
+        """step: the words of what was tried, or all of the text; error: OSError, or text."""
+        reason = "" if error is None else ": %s" % (getattr(error, "strerror", None) or error)
+        remedy = error is not None and REMEDIES.get(step.partition(" ")[0])
+        super().__init__(step + reason + ("; remedy: " + remedy if remedy else ""))
+
+
+class Kernel:
+    """System calls that Python has no names for. Everything that they need is made here: between
+    fork and exec nothing is loaded."""
+
+    def __init__(self):
+        """Raises NoRoot where the C library lacks one."""
+        text, number = ctypes.c_char_p, ctypes.c_ulong
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        for name, kinds in (("unshare", [ctypes.c_int]), ("setns", [ctypes.c_int] * 2),
+                            ("mount", [text, text, text, number, text]),
+                            ("umount2", [text, ctypes.c_int]), ("pivot_root", [text, text]),
+                            ("prctl", [ctypes.c_int] + 4 * [number]),
+                            ("capset", [ctypes.c_void_p] * 2)):
+            try:
+                function = getattr(self.libc, name)
+            except AttributeError as error:
+                raise NoRoot("system calls", error) from None
+            function.argtypes, function.restype = kinds, ctypes.c_int
+            setattr(self, name, function)
+        self.capability_header = ctypes.create_string_buffer(
+            struct.pack("Ii", CAPABILITY_VERSION_3, 0))
+        self.no_capabilities = ctypes.create_string_buffer(24)
+
+    @staticmethod
+    def check(result):
+        """Raise the OSError that a call's negative result stands for."""
+        if result < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def drop_capabilities(self):
+        """Give up every capability for good, also those that a program file could bring."""
+        for capability in range(MOST_CAPABILITIES):
+            if self.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+                break                   # the kernel knows no more
+        self.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        self.check(self.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        self.check(self.capset(self.capability_header, self.no_capabilities))
+
+
+def enter_user_namespace(kernel, user):
+    """Become the only user of a new user namespace, and let none be made below it.
+
+    user: pwd entry of whom root becomes, with root's privilege; None for an ordinary user, who
+    stays who he is. Raises NoRoot, after which this process is good for nothing."""
+    try:
+        if user is None:
+            uid, gid = os.getuid(), os.getgid()
+            kernel.check(kernel.unshare(CLONE_NEWUSER))
+            write_identities(os.getpid(), uid, gid)
+        else:
+            join_mapped_namespace(kernel, user)
+    except OSError as error:
+        raise NoRoot("user namespace", error) from None
+    try:
+        write_line("/proc/sys/user/max_user_namespaces", "0")
+    except OSError as error:
+        raise NoRoot("further user namespaces cannot be forbidden", error) from None
+
+
+def write_line(path, text):
+    """Write text to a file of /proc in one piece. Raises OSError."""
+    with open(path, "w") as stream:
+        stream.write(text)
+
+
+def write_identities(pid, uid, gid):
+    """Map these two, and no other, to themselves in the user namespace of a process."""
+    write_line("/proc/%d/setgroups" % pid, "deny")
+    write_line("/proc/%d/uid_map" % pid, "%d %d 1" % (uid, uid))
+    write_line("/proc/%d/gid_map" % pid, "%d %d 1" % (gid, gid))
+
+
+def join_mapped_namespace(kernel, user):
+    """As root: make a user namespace whose map a helper outside of it writes, and become its one
+    user. Root is gone for good then. Raises OSError."""
+    os.setgroups(groups_of(user))
+    read_end, write_end = os.pipe()
+    ours = os.getpid()
+    helper = os.fork()
+    if not helper:
+        failure = 0
+        try:
+            os.close(write_end)
+            if os.read(read_end, 1):
+                write_identities(ours, user.pw_uid, user.pw_gid)
+        except OSError as error:
+            failure = error.errno
+        finally:
+            os._exit(failure)
+    os.close(read_end)
+    try:
+        kernel.check(kernel.unshare(CLONE_NEWUSER))
+        os.write(write_end, b"1")
+    finally:
+        os.close(write_end)
+        failure = os.waitpid(helper, 0)[1] >> 8
+    if failure:
+        raise OSError(failure, os.strerror(failure))
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+
+
+def find_user(options):
+    """Return the pwd entry of the user that root becomes. Raises Fatal if there is none."""
+    for name in [options.user] if options.user else DEFAULT_USERS:
+        try:
+            user = pwd.getpwnam(name)
+            break
+        except KeyError:
+            continue
+    else:
+        raise Fatal(EXIT_BAD_ARGUMENTS, "no user %s: not serving as root"
+                    % printable(options.user or " or ".join(DEFAULT_USERS)))
+    if user.pw_uid == 0:
+        raise Fatal(EXIT_BAD_ARGUMENTS, "not serving as root: choose another --user")
+    return user
+
+
+def hand_log_over(user):
+    """Give the log file to the user that root becomes, or SIGHUP could not open it again."""
+    with contextlib.suppress(OSError):
+        if LOG.path and stat.S_ISREG(os.fstat(LOG.fd).st_mode):
+            os.fchown(LOG.fd, user.pw_uid, user.pw_gid)
+
+
+def groups_of(user):
+    """Return the numbers of the groups that a user (pwd entry) is a member of."""
+    return [group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem]
+
+
+def make_empty_network(kernel):
+    """Return the descriptor of a network namespace without any interface that is up.
+
+    A child makes it and hands it over, for its maker does not get back out. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        child = os.fork()
+        if not child:
+            try:
+                kernel.check(kernel.unshare(CLONE_NEWNET))
+                fd = os.open("/proc/self/ns/net", os.O_RDONLY)
+                theirs.sendmsg([b"0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS,
+                                         struct.pack("i", fd))])
+            except OSError as error:
+                theirs.send(b"%d" % error.errno)
+            finally:
+                os._exit(0)
+        theirs.close()
+        word, passed, _, _ = ours.recvmsg(16, socket.CMSG_SPACE(4))
+        os.waitpid(child, 0)
+    if not passed:
+        number = int(word or b"0")
+        raise OSError(number, os.strerror(number))
+    fd, = struct.unpack("i", passed[0][2][:4])
+    os.set_inheritable(fd, False)
+    return fd
+
+
+class RootDirectory:
+    """One job's directory in the store: in/ for what it receives, lower/ for its tree.
+
+    path: bytes, None until it is made. As with JobDirectory a lock tells that it is in use."""
+
+    def __init__(self, store):
+        self.store = store
+        self.path = self.fd = None
+        self.detach = lambda: None
+
+    def make(self):
+        """Make it. Raises OSError."""
+        path = self.store.path + b"/jobs/%d_%s" % (os.getpid(), os.urandom(6).hex().encode())
+        os.mkdir(path, 0o700)
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in (b"/in", b"/lower", b"/top"):
+            os.mkdir(path + name, 0o755)
+
+    def mount(self, kernel, upper_bytes):
+        """In a mount namespace of this process's own: lay a bounded, writable layer over the
+        tree. Raises NoRoot."""
+        step = "namespaces for mounts"
+        try:
+            kernel.check(kernel.unshare(CLONE_NEWNS))
+            kernel.check(kernel.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+            step = "tmpfs"
+            os.chdir(self.path)         # a comma in a path would end an option of mount()
+            kernel.check(kernel.mount(
+                b"tmpfs", b"top", b"tmpfs", MS_NOSUID | MS_NODEV,
+                b"size=%d,nr_inodes=%d,mode=0700" % (upper_bytes, UPPER_INODES)))
+            self.detach = lambda: kernel.umount2(self.path + b"/top", MNT_DETACH)
+            for name in (b"top/upper", b"top/work", b"top/root"):
+                os.mkdir(name, 0o755)
+            step = "overlay"
+            layers = b"lowerdir=lower,upperdir=top/upper,workdir=top/work"
+            if kernel.mount(b"overlay", b"top/root", b"overlay", MS_NOSUID | MS_NODEV,
+                            layers + b",userxattr") < 0:
+                kernel.check(kernel.mount(b"overlay", b"top/root", b"overlay",
+                                          MS_NOSUID | MS_NODEV, layers))
+            step = "devices"
+            for device in DEVICES:
+                kernel.check(kernel.mount(device, b"top/root" + device, None, MS_BIND, None))
+        except OSError as error:
+            raise NoRoot(step, error) from None
+
+    def remove(self):
+        """Remove it with all that is in it."""
+        if self.path is not None:
+            os.chdir("/")
+            self.detach()
+            remove_tree(self.path)
+        if self.fd is not None:
+            os.close(self.fd)
+        self.path = self.fd = None
+
+
+class RootCommand(collections.namedtuple("RootCommand", "argv directory environment umask")):
+    """What is run in a root: argv, directory and environment (a dict) of bytes. Without argv it
+    is a trial that succeeds when all is ready to run something."""
+
+
+class RootProcess:
+    """pid 1 of a job's processes, and what Compile needs of a subprocess.Popen. It reports over a
+    pipe: "!" and a reason if the command could not be started, else the raw wait status."""
+
+    stdin = None
+
+    def __init__(self, roots, directory, command):
+        """Start it. directory: RootDirectory, mounted. Raises NoRoot, OSError."""
+        self.returncode = None
+        self.pid = None
+        report, report_end = os.pipe()
+        go, go_end = os.pipe()
+        out, out_end = os.pipe()
+        err, err_end = os.pipe()
+        self.stdout, self.stderr = os.fdopen(out, "rb", 0), os.fdopen(err, "rb", 0)
+        self.report, self.go = os.fdopen(report, "rb", 0), os.fdopen(go_end, "wb", 0)
+        try:
+            try:
+                roots.isolate()
+            except OSError as error:
+                raise NoRoot("namespaces of processes", error) from None
+            self.pid = os.fork()
+            if not self.pid:
+                os.close(go_end)
+                be_first_process(roots, directory, command, go, report_end, out_end, err_end)
+        finally:
+            for fd in (report_end, go, out_end, err_end):
+                os.close(fd)
+
+    def release(self):
+        """Let it begin, now that its maker has noted whom to end."""
+        self.go.write(b"g")
+        self.go.close()
+
+    def poll(self):
+        """Return the exit status of pid 1, None while it is there."""
+        if self.returncode is None:
+            self.take_status(os.WNOHANG)
+        return self.returncode
+
+    def wait(self):
+        """Wait for pid 1, with which all of its processes end."""
+        if self.returncode is None:
+            self.take_status(0)
+
+    def take_status(self, flags):
+        """Reap pid 1 if it has ended."""
+        try:
+            pid, status = os.waitpid(self.pid, flags)
+        except ChildProcessError:
+            pid, status = self.pid, 0
+        if pid:
+            self.returncode = status
+
+    def read_status(self):
+        """Return the raw wait status of the command. Raises Refused if it never ran, or if its
+        end was not reported."""
+        text = self.report.read(4096)
+        self.report.close()
+        if text[:1] == b"!":
+            code, _, reason = text[1:].partition(b"\n")[0].partition(b" ")
+            raise Refused(int(code), printable(reason))
+        if len(text) != 4:
+            raise Refused(EXIT_DISTCC_FAILED, "the job was ended by signal %d"
+                          % (self.returncode & 0x7f))
+        return struct.unpack("i", text)[0]
+
+
+def be_first_process(roots, directory, command, go, report, out, err):
+    """Be pid 1 of a job: make the root, start the command, report how it ends. Never returns.
+
+    go: readable when all may begin; at end of file the connection's child has gone."""
+    failure = b"!%d the job's first process failed" % EXIT_DISTCC_FAILED
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)       # our handlers serve the connection
+        os.setsid()
+        roots.kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.read(go, 1):
+            enter_root(roots.kernel, directory)
+            status = run_command(command, roots.most_processes, report, out, err)
+            failure = b"" if status is None else struct.pack("i", status)
+    except OSError as error:
+        failure = b"!%d making the root: %s" % (EXIT_DISTCC_FAILED, error.strerror.encode())
+    finally:
+        os.write(report, failure)
+        os._exit(0)
+
+
+def enter_root(kernel, directory):
+    """Leave everything but the root behind, and all privileges. Raises OSError.
+
+    This process is not to be traced by the command, which runs as the same user: so it is made
+    undumpable."""
+    kernel.check(kernel.unshare(CLONE_NEWNS))
+    os.chdir(directory.path + b"/top/root")
+    kernel.check(kernel.pivot_root(b".", b"."))
+    kernel.check(kernel.umount2(b".", MNT_DETACH))
+    os.chdir(b"/")
+    kernel.check(kernel.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+    kernel.drop_capabilities()
+
+
+def run_command(command, most_processes, report, out, err):
+    """Run the command in the present root, and reap whatever becomes ours; return the command's
+    raw wait status, or None when it has reported why it could not be started."""
+    pid = os.fork()
+    if not pid:
+        try:
+            failure = exec_command(command, most_processes, out, err)
+        except OSError as error:
+            failure = "cannot start the command: %s" % error.strerror
+        finally:
+            if command.argv:
+                os.write(report, b"!%d %s\n" % (EXIT_COMPILER_MISSING, os.fsencode(failure)))
+            os._exit(0)
+    os.close(out)
+    os.close(err)
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            return status
+
+
+def exec_command(command, most_processes, out, err):
+    """Become the command, as it would run on the client; return why that cannot be. Raises
+    OSError."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    os.dup2(os.open(b"/dev/null", os.O_RDONLY), 0)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    resource.setrlimit(resource.RLIMIT_NPROC, (most_processes, most_processes))
+    if not command.argv:
+        return ""
+    os.umask(command.umask)
+    try:
+        os.chdir(command.directory)
+    except OSError as error:
+        return "working directory: %s: %s" % (error.strerror, os.fsdecode(command.directory))
+    program = command.argv[0]
+    places = [b""] if b"/" in program else command.environment.get(b"PATH", b"").split(b":")
+    found = None
+    for place in places:
+        path = place + b"/" + program if place else program
+        try:
+            os.execve(path, command.argv, command.environment)
+        except OSError as error:
+            if found is None or error.errno != errno.ENOENT:
+                found = error
+    return "cannot run %s: %s" % (os.fsdecode(program), found.strerror)
+
+
+class RootCompile(Compile):
+    """A compile by a RootProcess. The command's status comes over a pipe."""
+
+    def __init__(self, process, peer):
+        """process: RootProcess, not yet released."""
+        self.peer, self.process = peer, process
+        self.source = []
+        self.messages = {"stdout": bytearray(), "stderr": bytearray()}
+        self.ended = False
+        self.poller = select.poll()
+        self.pipes = {}
+        self.watch(process.stdout, select.POLLIN, self.collect)
+        self.watch(process.stderr, select.POLLIN, self.collect)
+
+    def await_end(self, deadline, lifetime_s):
+        """Return the raw wait status of the command when all of its processes have gone."""
+        super().await_end(deadline, lifetime_s)
+        return self.process.read_status()
+
+
+class Roots:
+    """What all roots need: the store, the empty network, the bounds. Made in a process that has
+    entered its user namespace."""
+
+    def __init__(self, kernel, store, options):
+        """Raises NoRoot."""
+        self.kernel, self.store = kernel, store
+        try:
+            self.network = make_empty_network(kernel)
+        except OSError as error:
+            raise NoRoot("namespaces of networks", error) from None
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        self.upper_bytes = min(MOST_UPPER_BYTES,
+                               max(LEAST_UPPER_BYTES, memory // (2 * options.jobs)))
+        # The kernel counts all processes of this user in this namespace.
+        self.most_processes = 3 * options.max_connections + JOB_PROCESSES * options.jobs
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        if hard != resource.RLIM_INFINITY:
+            self.most_processes = min(self.most_processes, hard)
+        for name in os.listdir("/proc/self/fd"):        # what our starter left open is a way out
+            with contextlib.suppress(OSError):
+                if int(name) > 2:
+                    os.set_inheritable(int(name), False)
+
+    def isolate(self):
+        """Have the next child of this process be the first of its own process namespace, without
+        network and IPC of this machine. Raises OSError."""
+        self.kernel.check(self.kernel.setns(self.network, CLONE_NEWNET))
+        self.kernel.check(self.kernel.unshare(CLONE_NEWPID | CLONE_NEWIPC))
+
+    def try_out(self):
+        """Make a root, and run next to nothing in it. Raises NoRoot."""
+        directory = RootDirectory(self.store)
+        try:
+            try:
+                directory.make()
+                build_tree(directory, {path for path in (b"", b"/dev", b"/tmp")}, {})
+                with open(directory.path + b"/in/trial", "wb"):
+                    pass
+                os.link(directory.path + b"/in/trial", directory.path + b"/lower/trial")
+            except OSError as error:
+                raise NoRoot("links in the cache directory", error) from None
+            directory.mount(self.kernel, self.upper_bytes)
+            process = RootProcess(self, directory, RootCommand([], b"/", {}, 0o022))
+            process.release()
+            process.wait()
+            process.read_status()
+        except Refused as error:
+            raise NoRoot("root", str(error)) from None
+        finally:
+            directory.remove()
+
+
+def build_tree(directory, folders, links):
+    """Make the directories and symbolic links of a job's tree, and go there.
+
+    folders: set of absolute paths, with all parents of everything; links: {path: target}. No
+    name that is made here lies below a link, so nothing is ever made elsewhere. Raises OSError."""
+    os.chdir(directory.path + b"/lower")
+    for path in sorted(folders):
+        if path:
+            os.mkdir(path[1:], 0o755)
+    if b"/tmp" in folders:
+        os.chmod(b"tmp", 0o1777)
+    for device in DEVICES:
+        os.close(os.open(device[1:], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    for path, target in links.items():
+        os.symlink(target, path[1:])
+
+
+def make_roots(options):
+    """Return the Roots of a daemon, which becomes another user by it if it was root.
+
+    First a child does all of it, so that a failure leaves this process as it was. Raises NoRoot;
+    Fatal if --cache-dir cannot be used."""
+    if sys.platform != "linux":
+        raise NoRoot("roots", "only Linux has what they need")
+    kernel = Kernel()
+    user = find_user(options) if os.geteuid() == 0 else None
+    if user is not None:
+        hand_log_over(user)
+    cache_directory = choose_cache_directory(options)
+    try:
+        prepare_cache_directory(cache_directory, user)
+    except OSError as error:
+        blame_cache_directory(options, cache_directory, error)
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        report = b"?the trial failed"
+        try:
+            report = try_roots(kernel, user, cache_directory, options)
+        finally:
+            os.write(write_end, report)
+            os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as stream:
+        report = stream.read()
+    os.waitpid(child, 0)
+    if report[:1] == b"C":
+        blame_cache_directory(options, cache_directory, report[1:].decode())
+    if report:
+        raise NoRoot(report[1:].decode())
+    return enter_and_open(kernel, user, cache_directory, options)
+
+
+def enter_and_open(kernel, user, cache_directory, options):
+    """Enter the user namespace and return the Roots. Raises NoRoot, OSError (the store)."""
+    enter_user_namespace(kernel, user)
+    return Roots(kernel, Store(cache_directory, options.cache_size), options)
+
+
+def try_roots(kernel, user, cache_directory, options):
+    """In a child: do all that make_roots() does, and make a root; return why that fails, as bytes
+    (C first if the cache directory is to blame), or nothing."""
+    signal.alarm(TRIAL_TIMEOUT_S)
+    try:
+        enter_and_open(kernel, user, cache_directory, options).try_out()
+    except NoRoot as error:
+        return b"N" + os.fsencode(str(error))
+    except OSError as error:
+        return b"C" + os.fsencode(error.strerror or str(error))
+    return b""
+
+
+def blame_cache_directory(options, path, error):
+    """The cache directory cannot be used: raise Fatal if it was asked for, else NoRoot."""
+    reason = "cache directory %s cannot be used: %s" % (
+        printable(path), getattr(error, "strerror", None) or error)
+    if options.cache_dir:
+        raise Fatal(EXIT_IO_ERROR, reason)
+    raise NoRoot("store", reason + "; remedy: --cache-dir")
+
+
+# -------------------------------------------------------------------------------------------
 # Request and reply: what is read from the client and written to it
-# Peer recv_command recv_source send_reply send_refusal
+# Peer recv_version recv_command recv_source send_reply send_refusal
 # -------------------------------------------------------------------------------------------
 
 class Peer:
@@ -1329,7 +2184,9 @@ class Peer:
 
     name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
     which the whole request must be here. while_waiting: what to call again and again while
-    bytes of the request are awaited, until it returns False; or None."""
+    bytes of the request are awaited, until it returns False; or None. by_files: how it is to be
+    answered. answering: whether an answer by files has begun. note(): bytes of its NOTE.
+    next_life: time.monotonic() at which the next LIFE is due, None while it is not wanted."""
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
@@ -1337,6 +2194,9 @@ class Peer:
         self.silence_s = silence_timeout_s()
         self.received = self.sent = 0
         self.while_waiting = None
+        self.by_files = self.answering = False
+        self.note = lambda: b""
+        self.next_life = None
         self.limit = time.monotonic() + SILENCES_PER_REQUEST * self.silence_s
         self.reader, self.writer = select.poll(), select.poll()
         self.reader.register(in_fd, select.POLLIN)
@@ -1385,8 +2245,15 @@ class Peer:
 
     def watch(self, timeout_ms):
         """Wait so long, and see whether the client leaves. Raises ClientGone, Refused."""
+        self.send_life()
         if self.reader.poll(timeout_ms):
             self.meet_silence()
+
+    def send_life(self):
+        """Tell a client by files that its job goes on, if it is time to. Raises ClientGone."""
+        if self.next_life is not None and time.monotonic() >= self.next_life:
+            self.next_life = time.monotonic() + LEAST_LIFE_S
+            self.send(pack_header(b"LIFE", 0))
 
     def meet_silence(self):
         """The client stirs, and after its request it can only leave or be at fault: raise that."""
@@ -1456,15 +2323,22 @@ class Peer:
             left -= len(piece)
 
 
+def recv_version(peer):
+    """Return whether the request is one by files, and have the peer answered accordingly: an
+    unknown version with our highest. Raises WireError, Refused, ClientGone."""
+    version = read_header(peer.receive, b"DIST", 0xffffffff)
+    peer.by_files = version != PROTOCOL_VERSION
+    if version not in (PROTOCOL_VERSION, FILES_VERSION):
+        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d "
+                        "and %d" % (version, PROTOCOL_VERSION, FILES_VERSION))
+    return peer.by_files
+
+
 def recv_command(peer):
-    """Return argv, a list of str, the first half of the one request.
+    """Return argv, a list of str, the first half of the one request, after its version.
 
     Each length is bounded before memory is taken. Raises WireError, Refused, ClientGone."""
     receive = peer.receive
-    version = read_header(receive, b"DIST", 0xffffffff)
-    if version != PROTOCOL_VERSION:
-        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d"
-                        % (version, PROTOCOL_VERSION))
     argv = []
     total = 0
     for _ in range(read_header(receive, b"ARGC", MAX_ARGUMENTS)):
@@ -1510,6 +2384,15 @@ def pack_reply(status, messages, output, object_bytes):
                      pack_header(b"DOTO", object_bytes)))
 
 
+def pack_answer(status, messages, output, note, files):
+    """Return all of an answer by files up to the first file. status: raw wait status; messages,
+    output: stderr and stdout (buffers); note: bytes; files: how many follow."""
+    return b"".join((pack_header(b"DONE", FILES_VERSION), pack_header(b"STAT", status),
+                     pack_header(b"SERR", len(messages)), messages,
+                     pack_header(b"SOUT", len(output)), output,
+                     pack_header(b"NOTE", len(note)), note, pack_header(b"FILC", files)))
+
+
 def send_reply(peer, status, messages, output, object_path):
     """Send the reply of a compiler that ran; the object only if it succeeded.
 
@@ -1539,8 +2422,11 @@ def send_reply(peer, status, messages, output, object_path):
 
 def send_refusal(peer, code, reason):
     """Answer that the job was not done: `code` in the status, the reason as a message line."""
-    text = "distccd: %s\n" % reason
-    peer.send(pack_reply(code << 8, text.encode("utf-8", "backslashreplace"), b"", 0))
+    text = ("distccd: %s\n" % reason).encode("utf-8", "backslashreplace")
+    if peer.by_files:
+        peer.send(pack_answer(code << 8, text, b"", peer.note(), 0))
+    else:
+        peer.send(pack_reply(code << 8, text, b"", 0))
 
 
 # -------------------------------------------------------------------------------------------
@@ -1717,7 +2603,7 @@ class Worker:
         if not peer.received and isinstance(error, WireError):
             return "debug", "closed without a request"
         try:
-            if not peer.sent:
+            if not peer.answering if peer.by_files else not peer.sent:
                 send_refusal(peer, code, reason)
                 peer.drain()
         except ClientGone:
@@ -1730,6 +2616,8 @@ class Worker:
         """Read a request, compile, reply; return the outcome for the log.
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
+        if recv_version(peer):
+            return self.serve_files(peer)
         argv = recv_command(peer)
         self.command_bytes = peer.received
         self.title = printable(" ".join(argv[:1])) + ": "
@@ -1891,6 +2779,769 @@ def explain_fault(error):
     if isinstance(error, OSError):
         return "error", EXIT_IO_ERROR, place_of(error)
     return "critical", EXIT_DISTCC_FAILED, place_of(error)
+
+
+# -------------------------------------------------------------------------------------------
+# By files: the command as it came, in a root of the client's files
+# FilesRequest recv_request Layout read_entries FilesJob send_results FilesWorker
+# -------------------------------------------------------------------------------------------
+
+HEAD = re.compile(rb"f([-xl]) ([0-9a-f]{64}) (0|[1-9a-f][0-9a-f]{0,15}) (0|-?[1-9][0-9]{0,18})"
+                  rb" ([0-9a-f]{1,32})")
+# In paths joined by zero bytes: one that is not absolute, a name that is empty, . or .., too long.
+BAD_PATH = re.compile(rb"(?:\A|\0)(?!/)|//|/\.\.?(?:[/\0]|\Z)|/(?:\0|\Z)|[^/\0]{256}")
+LONGEST_PATH_BYTES = MAX_PATH_BYTES - 256       # our own directory's name comes before it
+MOST_NAMES_IN_PATH = 200
+REFERENCE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{1,16})")
+DIGEST = re.compile(rb"[0-9a-f]{64}")
+MOST_REFERENCES = 8192
+MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
+FETCH_WAIT_S = 20.0                     # so long a job waits for what another one fetches
+FETCH_POLL_MS = 20
+LEAST_LIFE_S = 0.8 * LIFE_INTERVAL_S    # early enough, for nothing here waits for a second
+COMPILER_TEMPORARY = re.compile(rb"/tmp/cc[A-Za-z0-9]{6}[^/]*")
+SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[0-9.]+)?")
+# What the loader of programs obeys, which is no business of a compiler.
+LOADER_VARIABLES = re.compile(rb"LD_.*|GCONV_PATH|GLIBC_TUNABLES|MALLOC_.*|RES_OPTIONS")
+
+FilesRequest = collections.namedtuple(
+    "FilesRequest", "flags argv directory environment umask page references")
+FileEntry = collections.namedtuple("FileEntry", "path kind digest size mtime inode")
+Content = collections.namedtuple("Content", "path size is_elf")
+
+
+def recv_text(receive, token, most):
+    """Read a packet whose body is text without zero bytes; return the bytes."""
+    text = read_exactly(receive, read_header(receive, token, most), token.decode())
+    if b"\0" in text:
+        raise WireError(EXIT_PROTOCOL_ERROR, "a zero byte in %s" % token.decode())
+    return text
+
+
+def recv_texts(receive, count_token, most_texts, token):
+    """Read a count and so many packets of text; return them as a list, bounded in all."""
+    texts, total = [], 0
+    for _ in range(read_header(receive, count_token, most_texts)):
+        texts.append(recv_text(receive, token, MAX_ARGUMENT_BYTES))
+        total += len(texts[-1])
+        if total > MAX_COMMAND_BYTES:
+            raise WireError(EXIT_PROTOCOL_ERROR, "%s packets of more than %d bytes"
+                            % (token.decode(), MAX_COMMAND_BYTES))
+    return texts
+
+
+def recv_request(peer):
+    """Return the FilesRequest that follows DIST 64, all but the contents.
+
+    Raises WireError, Refused, ClientGone."""
+    receive = peer.receive
+    flags = read_header(receive, b"FLAG", 0xffffffff)
+    argv = recv_texts(receive, b"ARGC", MAX_ARGUMENTS, b"ARGV")
+    directory = recv_text(receive, b"CWDD", MAX_PATH_BYTES)
+    environment = {}
+    for variable in recv_texts(receive, b"ENVC", MAX_VARIABLES, b"ENVV"):
+        name, equals, value = variable.partition(b"=")
+        if not name or not equals:
+            raise WireError(EXIT_PROTOCOL_ERROR, "no NAME=VALUE: %s" % printable(variable))
+        if not LOADER_VARIABLES.fullmatch(name):
+            environment[name] = value
+    umask = read_header(receive, b"UMSK", 0o777)
+    page = read_exactly(receive, read_header(receive, b"PAGE", MAX_PAGE_BYTES), "PAGE")
+    references = read_exactly(receive, read_header(receive, b"LIST", MAX_LIST_BYTES), "LIST")
+    if not argv or not argv[0] or directory[:1] != b"/":
+        raise WireError(EXIT_PROTOCOL_ERROR, "no command, or no working directory")
+    return FilesRequest(flags, argv, directory, environment, umask, page,
+                        read_references(references))
+
+
+def read_references(text):
+    """Return [(digest, mask)] of the lines of LIST; mask is a number. Raises WireError."""
+    references = []
+    for line in text.split(b"\n"):
+        found = REFERENCE.fullmatch(line)
+        if found:
+            references.append((found.group(1), int(found.group(2), 16)))
+        elif line:
+            raise WireError(EXIT_PROTOCOL_ERROR, "no reference to a page: %s" % printable(line))
+    if len(references) > MOST_REFERENCES:
+        raise WireError(EXIT_PROTOCOL_ERROR, "%d pages" % len(references))
+    return references
+
+
+class Receiver:
+    """Takes contents into a directory (bytes) of their own, each checked by its digest.
+
+    contents: {digest: Content}. most_bytes: of all together."""
+
+    def __init__(self, peer, directory, most_bytes):
+        self.peer, self.directory = peer, directory
+        self.left = most_bytes
+        self.contents = {}
+        self.used = set()
+
+    def fresh(self, digest):
+        """Tell whether a content has come and is asked for the first time."""
+        if digest not in self.contents or digest in self.used:
+            return False
+        self.used.add(digest)
+        return True
+
+    def recv_contents(self):
+        """Take contents until SENT. Raises WireError, Refused, ClientGone, OSError."""
+        receive = self.peer.receive
+        while True:
+            header = read_exactly(receive, HEADER_BYTES, "BODY, ZBDY or SENT")
+            token = header[:4]
+            if token not in (b"BODY", b"ZBDY", b"SENT"):
+                raise WireError(EXIT_PROTOCOL_ERROR, "expected BODY, ZBDY or SENT, got %r"
+                                % header)
+            number = read_header(io.BytesIO(header).read, token, MAX_DEFLATED_BYTES)
+            if token == b"SENT":
+                return
+            self.recv_content(number, token == b"ZBDY")
+
+    def recv_content(self, length, deflated):
+        """Take one content whose packet has a body of `length` bytes."""
+        head = DIGEST_DIGITS + (8 if deflated else 0)
+        if length < head:
+            raise WireError(EXIT_PROTOCOL_ERROR, "a content without a digest")
+        digest = read_exactly(self.peer.receive, DIGEST_DIGITS, "a digest")
+        if not DIGEST.fullmatch(digest):
+            raise WireError(EXIT_PROTOCOL_ERROR, "no digest: %s" % printable(digest))
+        size = length - head
+        if deflated:
+            size = read_header(io.BytesIO(b"ZBDY" + read_exactly(
+                self.peer.receive, 8, "a length")).read, b"ZBDY", MAX_FILE_BYTES)
+        if size > min(self.left, MAX_FILE_BYTES) or len(self.contents) > MAX_ENTRIES:
+            raise WireError(EXIT_PROTOCOL_ERROR, "a content of %d bytes is too much" % size)
+        self.left -= size
+        self.peer.limit += length / SLOWEST_BYTES_PER_S
+        pieces = self.recv_pieces(length - head)
+        self.store_content(digest, size, inflate(pieces, size) if deflated else pieces)
+
+    def recv_pieces(self, length):
+        """Yield the next `length` bytes of the connection, as they come."""
+        while length:
+            piece = self.peer.receive(min(length, CHUNK_BYTES))
+            if not piece:
+                raise WireError(EXIT_TRUNCATED, "connection closed, %d bytes of a content missing"
+                                % length)
+            length -= len(piece)
+            yield piece
+
+    def store_content(self, digest, size, pieces):
+        """Write a content to a file named after its digest. Raises WireError if that differs."""
+        path = self.directory + b"/" + digest
+        state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
+        count, start = 0, b""
+        fd = os.open(path + b".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            for piece in pieces:
+                start = start or bytes(piece[:4])
+                state.update(piece)
+                count += len(piece)
+                write_all(fd, piece)
+        finally:
+            os.close(fd)
+        if count != size or state.hexdigest().encode() != digest:
+            raise WireError(EXIT_PROTOCOL_ERROR, "a content does not fit its digest %s"
+                            % digest.decode())
+        os.rename(path + b".new", path)
+        self.contents[digest] = Content(path, size, start == ELF_MAGIC)
+
+
+def write_all(fd, data):
+    """Write all of data (a buffer) to a file. Raises OSError."""
+    view = memoryview(data)
+    while view.nbytes:
+        view = view[os.write(fd, view):]
+
+
+def inflate(pieces, size):
+    """Yield what deflated pieces hold, at most `size` bytes. Raises WireError."""
+    state = zlib.decompressobj()
+    left = size
+    try:
+        for piece in pieces:
+            while piece:
+                found = state.decompress(piece, CHUNK_BYTES)
+                left -= len(found)
+                if left < 0:
+                    raise WireError(EXIT_PROTOCOL_ERROR, "a content is longer than it says")
+                yield found
+                piece = state.unconsumed_tail
+                if state.eof and (piece or state.unused_data):
+                    raise WireError(EXIT_PROTOCOL_ERROR, "something follows a deflated content")
+        if not state.eof:
+            raise WireError(EXIT_PROTOCOL_ERROR, "a deflated content is cut")
+    except zlib.error:
+        raise WireError(EXIT_PROTOCOL_ERROR, "a content is not deflated") from None
+
+
+class Layout:
+    """What is to be at which path: folders (a set, with all parents; b"" is the root), links
+    {path: target}, files {path: FileEntry}."""
+
+    def __init__(self, heads, paths):
+        """heads, paths: lists of bytes, an entry's two halves each. Raises WireError."""
+        check_paths(paths)
+        self.folders, self.links, self.files = {b"", b"/dev"}, {}, {}
+        kinds = {}
+        for head, path in zip(heads, paths):
+            if kinds.setdefault(path, head) != head:
+                raise WireError(EXIT_PROTOCOL_ERROR, "two entries for %s" % printable(path))
+            letter = head[:1]
+            if letter == b"f":
+                found = HEAD.fullmatch(head)
+                if not found:
+                    raise WireError(EXIT_PROTOCOL_ERROR, "no entry: %s" % printable(head))
+                self.files[path] = FileEntry(path, *found.groups())
+            elif letter == b"s" and 1 < len(head) <= MAX_PATH_BYTES:
+                self.links[path] = head[1:]
+            elif head == b"d":
+                self.folders.add(path)
+            else:
+                raise WireError(EXIT_PROTOCOL_ERROR, "no entry: %s" % printable(head))
+        for device in DEVICES:          # ours are the same
+            self.files.pop(device, None)
+            self.links.pop(device, None)
+        if b"/tmp" not in self.links:
+            self.folders.add(b"/tmp")
+        self.add_parents()
+
+    def add_parents(self):
+        """Add all directories on the way to anything. Raises WireError if one is something else."""
+        known = set()
+        for path in [*self.files, *self.links, *self.folders]:
+            parent = path[:path.rfind(b"/")] if path else path
+            while parent not in known:
+                known.add(parent)
+                parent = parent[:parent.rfind(b"/")] if parent else parent
+        self.folders |= known
+        for path in self.folders:
+            if path in self.files or path in self.links or path in DEVICES:
+                raise WireError(EXIT_PROTOCOL_ERROR, "an entry lies below %s, which is no "
+                                "directory" % printable(path))
+
+
+def check_paths(paths):
+    """Raise WireError unless all paths (list of bytes) are absolute, normal and not too long."""
+    if len(paths) > MAX_ENTRIES:
+        raise WireError(EXIT_PROTOCOL_ERROR, "%d entries, more than %d" % (len(paths), MAX_ENTRIES))
+    found = paths and BAD_PATH.search(b"\0".join(paths))
+    if found:
+        bad = next(path for path in paths if BAD_PATH.search(path))
+        raise WireError(EXIT_PROTOCOL_ERROR, "not an absolute, normal path: %s" % printable(bad))
+    for path in paths:
+        if len(path) > LONGEST_PATH_BYTES or path.count(b"/") > MOST_NAMES_IN_PATH:
+            raise WireError(EXIT_PROTOCOL_ERROR, "too long a path: %s" % printable(path))
+
+
+def read_entries(page, mask, heads, paths):
+    """Add the entries of a page to two lists: all, or those whose bits are set in mask.
+
+    Raises WireError for a page that is none, and a mask with bits beyond the page."""
+    pieces = page.split(b"\0")
+    if pieces.pop() or len(pieces) % 2:
+        raise WireError(EXIT_PROTOCOL_ERROR, "a page is cut")
+    if mask is None:
+        heads += pieces[0::2]
+        paths += pieces[1::2]
+        return
+    if mask >> (len(pieces) // 2):
+        raise WireError(EXIT_PROTOCOL_ERROR, "a mask has bits beyond its page")
+    while mask:
+        at = 2 * ((mask & -mask).bit_length() - 1)
+        heads.append(pieces[at])
+        paths.append(pieces[at + 1])
+        mask &= mask - 1
+
+
+class FilesJob:
+    """One job by files: from its request to its results.
+
+    lacked: how many contents came for it."""
+
+    def __init__(self, peer, roots, options):
+        """roots: Roots; options: the daemon's."""
+        self.peer, self.roots, self.store = peer, roots, roots.store
+        self.foreign = options.foreign_programs         # whether the client's own may run
+        self.allowed = options.allow_compiler
+        self.directory = RootDirectory(self.store)
+        self.request = self.receiver = self.layout = None
+        self.lacked = self.grown = 0
+        self.lower_fds, self.twins = {}, []
+
+    def recv(self):
+        """Read the request with the contents that come along. Raises WireError, Refused,
+        ClientGone, OSError."""
+        self.request = recv_request(self.peer)
+        self.directory.make()
+        self.receiver = Receiver(self.peer, self.directory.path + b"/in", self.store.limit_bytes)
+        self.receiver.recv_contents()
+
+    def lay_out(self):
+        """Make the tree of the job, with whatever must be asked for. Raises as recv() does."""
+        heads, paths = [], []
+        read_entries(self.request.page, None, heads, paths)
+        for page, mask in self.read_pages():
+            read_entries(page, mask, heads, paths)
+        self.layout = Layout(heads, paths)
+        if not self.foreign:
+            check_program(self.request, self.layout, self.allowed)
+        build_tree(self.directory, self.layout.folders, self.layout.links)
+        self.place_files()
+        self.store.own.save()
+        if not self.foreign:
+            check_options(self.request, self.layout, self.directory.path + b"/lower")
+
+    def read_pages(self):
+        """Yield (page, mask) of each reference; pages that are not here are asked for."""
+        pages = {}
+
+        def have(digest):
+            """Read a page from the store, or from what came."""
+            if digest in self.receiver.contents:
+                self.store_page(digest)
+            page = self.store.read_page(digest)
+            if page is not None:
+                pages[digest] = page
+            return page is not None
+
+        missing = [digest for digest in dict(self.request.references) if not have(digest)]
+        self.fetch(missing, have)
+        return [(pages[digest], mask) for digest, mask in self.request.references]
+
+    def store_page(self, digest):
+        """Move a page from what came into the store."""
+        content = self.receiver.contents[digest]
+        if content.size > MAX_PAGE_BYTES:
+            raise WireError(EXIT_PROTOCOL_ERROR, "a page of %d bytes" % content.size)
+        self.store.add(content.path, b"pages/%s/%s" % (digest[:2], digest))
+        if self.receiver.fresh(digest):
+            self.lacked += 1
+            self.grown += content.size
+
+    def place_files(self):
+        """Link all files into the tree."""
+        missing = {}
+        for entry, source in self.plan_files():
+            if not self.link(source, entry.path):
+                missing.setdefault(entry.digest, []).append((entry, source))
+        if missing:
+            missing = {digest: wanted for digest, wanted in missing.items()
+                       if not self.place_variants(wanted)}
+
+            def have(digest):
+                """Place a content from the store or from what came."""
+                return self.place_variants(missing[digest])
+
+            self.fetch(list(missing), have)
+        for entry, first in self.twins:
+            os.link(first.path[1:], entry.path[1:])
+        for fd in self.lower_fds.values():
+            os.close(fd)
+        self.lower_fds = {}
+
+    def plan_files(self):
+        """Return [(FileEntry, name in the store)]; each inode of the client is one of ours.
+
+        Names of one inode: the second and later ones come after the first."""
+        plan, twins = [], []
+        used, inodes = collections.Counter(), {}
+        for entry in self.layout.files.values():
+            if not self.foreign and entry.kind != b"-":
+                entry = self.own_program(entry)
+            name = store_name(entry)
+            first, first_name = inodes.setdefault(entry.inode, (entry, name))
+            if first is not entry:
+                if first_name != name:
+                    raise WireError(EXIT_PROTOCOL_ERROR, "%s and %s are said to be one file, and "
+                                    "differ" % (printable(first.path), printable(entry.path)))
+                twins.append((entry, first))
+                continue
+            count = used[name]
+            used[name] += 1
+            plan.append((entry, name if not count else b"%s.%d" % (name, count)))
+        self.twins = twins
+        return plan
+
+    def own_program(self, entry):
+        """Return the entry that stands for a program or library: itself if this machine's own
+        file at that path is the same, else, for a library, this machine's. Raises Refused."""
+        facts = self.store.own.facts_of(entry.path)
+        if facts is None:
+            raise Refused(EXIT_COMPILER_MISSING, "%s is missing on this machine"
+                          % printable(entry.path))
+        digest, size, mtime_ns = facts
+        if digest == entry.digest:
+            return entry
+        if entry.kind == b"l" or SHARED_LIBRARY.fullmatch(entry.path.rpartition(b"/")[2]):
+            return entry._replace(digest=digest, size=b"%x" % size, mtime=b"%d" % mtime_ns)
+        raise Refused(EXIT_COMPILER_MISSING, "%s differs from the one on this machine"
+                      % printable(entry.path))
+
+    def link(self, source, path):
+        """Link a file of the store into the tree, where it is absent yet; tell whether the store
+        has it."""
+        folder, _, name = path.rpartition(b"/")
+        fd = self.lower_fds.get(folder)
+        if fd is None:
+            if len(self.lower_fds) >= 64:
+                os.close(self.lower_fds.pop(next(iter(self.lower_fds))))
+            fd = self.lower_fds[folder] = os.open(
+                folder[1:] or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.link(source, name, src_dir_fd=self.store.fd, dst_dir_fd=fd)
+        except FileNotFoundError:
+            return False
+        except FileExistsError:
+            pass                        # placed already
+        return True
+
+    def place_variants(self, wanted):
+        """Place files of one content, [(FileEntry, name in the store)], if it can be found here;
+        tell whether it could."""
+        return all([self.place_one(entry, source) for entry, source in wanted])
+
+    def place_one(self, entry, source):
+        """Put one file into the tree, by a copy if the store has it with another time only.
+
+        Tell whether its content was found. Raises Refused if it is a program of the client's."""
+        if self.link(source, entry.path):
+            return True
+        content = self.find_content(entry)
+        if content is None:
+            return False
+        if content.is_elf and source.startswith(b"plain/"):
+            number = source[len(store_name(entry)):]
+            if not self.foreign:
+                entry = self.own_program(entry)
+            source = b"code" + store_name(entry)[5:] + number
+            if self.link(source, entry.path):
+                return True
+            content = self.find_content(entry)
+        if content is None or content.size != int(entry.size, 16):
+            raise WireError(EXIT_PROTOCOL_ERROR, "%s has not the size that its entry says"
+                            % printable(entry.path))
+        self.take_in(content, entry, source)
+        return self.link(source, entry.path)
+
+    def find_content(self, entry):
+        """Return the Content of an entry: what came, what the store has with another time, or
+        this machine's own file; None if there is none."""
+        if entry.digest in self.receiver.contents:
+            return self.receiver.contents[entry.digest]
+        for name in self.store.variants(entry.digest):
+            size = name[len(b"plain/ab/") - name.startswith(b"code/"):].split(b"-")[1]
+            return Content(os.path.join(self.store.path, name), int(size, 16),
+                           name.startswith(b"code/"))
+        if entry.kind != b"-" or entry.path.startswith(b"/usr/"):
+            facts = self.store.own.facts_of(entry.path)
+            if facts is not None and facts[0] == entry.digest:
+                with open(entry.path, "rb") as stream:
+                    return Content(entry.path, facts[1], stream.read(4) == ELF_MAGIC)
+        return None
+
+    def take_in(self, content, entry, source):
+        """Give a content its place in the store under the name `source`, with the entry's time.
+
+        What came is moved there, once; anything else is copied."""
+        path = content.path
+        if self.receiver.fresh(entry.digest):
+            self.lacked += 1
+        else:
+            path = self.directory.path + b"/in/copy"
+            with open(content.path, "rb") as old, open(path, "wb") as new:
+                if copy_digesting(old, new) != entry.digest:
+                    raise Refused(EXIT_IO_ERROR, "%s was changed meanwhile"
+                                  % printable(content.path))
+        os.chmod(path, 0o644 if entry.kind == b"-" else 0o755)
+        os.utime(path, ns=(int(entry.mtime), int(entry.mtime)))
+        self.store.add(path, source)
+        self.grown += content.size
+        if path != content.path:
+            os.unlink(path)
+
+    def fetch(self, missing, have):
+        """Get contents that the store lacks: from the client, or, when another job is fetching
+        them already, from that. missing: digests; have(digest) takes a content that is here, and
+        tells whether it is. Raises as recv() does."""
+        until = time.monotonic() + FETCH_WAIT_S
+        while missing:
+            patient = time.monotonic() < until
+            mine = [digest for digest in missing
+                    if self.store.try_claim(digest) or not patient]
+            try:
+                needed = [digest for digest in mine if not have(digest)]
+                if needed:
+                    self.ask(needed)
+                for digest in needed:
+                    if not have(digest):
+                        raise WireError(EXIT_PROTOCOL_ERROR, "%s was asked for and did not come"
+                                        % digest.decode())
+            finally:
+                for digest in mine:
+                    self.store.give_claim_up(digest)
+            fetched = set(mine)
+            missing = [digest for digest in missing if digest not in fetched]
+            if missing:
+                self.peer.watch(FETCH_POLL_MS)
+
+    def ask(self, digests):
+        """Have the client send contents."""
+        self.peer.limit = time.monotonic() + SILENCES_PER_REQUEST * self.peer.silence_s
+        self.peer.send(pack_header(b"NEED", DIGEST_DIGITS * len(digests)) + b"".join(digests))
+        self.receiver.recv_contents()
+
+    def start(self):
+        """Start the command in its root; return the RootCompile. Raises NoRoot, OSError."""
+        request = self.request
+        self.directory.mount(self.roots.kernel, self.roots.upper_bytes)
+        command = RootCommand(request.argv, request.directory, request.environment, request.umask)
+        return RootCompile(RootProcess(self.roots, self.directory, command), self.peer)
+
+    def find_results(self):
+        """Return [(absolute path, file of the upper layer or None, os.stat_result)] of what the
+        command wrote or (None) removed, in order of paths. Raises Refused if that is too much."""
+        results = []
+        upper = self.directory.path + b"/top/upper"
+        walk_upper(upper, len(upper), results)
+        if len(results) > MAX_RESULTS:
+            raise Refused(EXIT_IO_ERROR, "the command wrote more than %d files" % MAX_RESULTS)
+        return sorted(results, key=lambda result: result[0])
+
+    def finish(self):
+        """Remove all but what the store keeps. The client does not wait for this."""
+        self.directory.remove()
+        if self.grown:
+            self.store.note_growth(self.grown)
+
+
+def store_name(entry):
+    """Return the name in the store (bytes) of a FileEntry."""
+    folder, mode = (b"plain", b"-") if entry.kind == b"-" else (b"code", b"x")
+    return b"%s/%s/%s-%s-%s-%s" % (folder, entry.digest[:2], entry.digest, entry.size,
+                                   entry.mtime, mode)
+
+
+def copy_digesting(old, new):
+    """Copy what is left of one open file to another; return its digest."""
+    state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
+    while True:
+        piece = old.read(CHUNK_BYTES)
+        if not piece:
+            return state.hexdigest().encode()
+        state.update(piece)
+        new.write(piece)
+
+
+def walk_upper(directory, prefix, results):
+    """Add what lies in a directory (bytes) of the upper layer to results, see find_results().
+
+    Symbolic links, sockets and the like are left out: they cannot be sent, and no compile makes
+    any. A whiteout, a device of the number 0, stands for what was removed."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            path = entry.path[prefix:]
+            if entry.is_dir(follow_symlinks=False):
+                walk_upper(entry.path, prefix, results)
+            elif entry.is_file(follow_symlinks=False):
+                if not COMPILER_TEMPORARY.fullmatch(path):
+                    results.append((path, entry.path, entry.stat(follow_symlinks=False)))
+            elif stat.S_ISCHR(entry.stat(follow_symlinks=False).st_mode):
+                results.append((path, None, None))
+
+
+def resolve_links(layout, path):
+    """Return where an absolute path (bytes) leads in a Layout, as a root has it; b"" where links
+    lead round in circles."""
+    names = path.split(b"/")[::-1]
+    at, followed = b"", 0
+    while names:
+        name = names.pop()
+        if name == b"..":
+            at = at[:max(0, at.rfind(b"/"))]
+        elif name not in (b"", b"."):
+            target = layout.links.get(at + b"/" + name)
+            if target is None:
+                at += b"/" + name
+                continue
+            followed += 1
+            if followed > 40:
+                return b""
+            at = b"" if target[:1] == b"/" else at
+            names += target.split(b"/")[::-1]
+    return at
+
+
+def find_program(request, layout):
+    """Return the path (bytes) of the file that a request's first word leads to; None if there
+    is none among its entries."""
+    program = request.argv[0]
+    places = [b""] if b"/" in program else request.environment.get(b"PATH", b"").split(b":")
+    for place in places:
+        path = place + b"/" + program if place else program
+        path = resolve_links(layout, path if path[:1] == b"/" else request.directory + b"/" + path)
+        entry = layout.files.get(path)
+        if entry is not None and entry.kind == b"x":
+            return path
+    return None
+
+
+# Options that load code or name programs: a second fence, for no code of the client's is there.
+LOADING_OPTION = re.compile(
+    rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix)"
+    rb"|-B|-fuse-ld|--ld-path")
+LOADING_WORD = re.compile(rb"(?:\A|[\s\"'])(?:" + LOADING_OPTION.pattern + rb")")
+NESTED_FILE = re.compile(rb"(?:\A|[\s\"'])@")
+MOST_RESPONSE_BYTES = 4 * 1024 * 1024
+
+
+def check_program(request, layout, extra):
+    """Raise Refused unless the command is a compiler's by its name, and by the name of the file
+    that this leads to. extra: names and paths that --allow-compiler added."""
+    program = find_program(request, layout)
+    if program is None:
+        raise Refused(EXIT_COMPILER_MISSING, "not among the files: %s" % printable(request.argv[0]))
+    for path in (request.argv[0], program):
+        word = os.fsdecode(path)
+        if word not in extra and not compiler_name_allowed(os.path.basename(word), extra):
+            raise Refused(EXIT_COMPILER_MISSING, "not a compiler's name: %s" % printable(path))
+
+
+def check_options(request, layout, tree):
+    """Raise Refused for an option that loads code or names a program, in a response file too.
+
+    tree: the directory (bytes) that holds the job's files."""
+    for word in request.argv[1:]:
+        if LOADING_OPTION.match(word):
+            refuse("option not allowed (it runs or loads other programs)", word)
+        if word[:1] != b"@":
+            continue
+        path = word[1:] if word[1:2] == b"/" else request.directory + b"/" + word[1:]
+        path = resolve_links(layout, path)
+        if path in layout.files:
+            with open(tree + path, "rb") as stream:
+                text = stream.read(MOST_RESPONSE_BYTES)
+            if len(text) == MOST_RESPONSE_BYTES or LOADING_WORD.search(text) \
+                    or NESTED_FILE.search(text):
+                refuse("response file not allowed (it may run or load other programs)", word)
+
+
+def send_result(peer, path, file, facts, deflate):
+    """Send one file that the command wrote, or (file is None) word that it was removed.
+
+    Raises ClientGone, Refused, OSError."""
+    head = pack_header(b"NAME", len(path)) + path
+    if file is None:
+        peer.send(head + pack_header(b"MODE", 0))
+        return
+    head += pack_header(b"MODE", facts.st_mode & 0o7777 or stat.S_IRUSR)
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        deflated = deflate and facts.st_size >= MIN_DEFLATED_BYTES and deflate_file(fd)
+        if deflated and len(deflated) < facts.st_size:
+            peer.send(head + pack_header(b"ZDAT", 8 + len(deflated)) + b"%08x" % facts.st_size)
+            peer.send(deflated)
+        else:
+            peer.send(head + pack_header(b"DATA", facts.st_size))
+            peer.send_file(fd, facts.st_size)
+    finally:
+        os.close(fd)
+
+
+def deflate_file(fd):
+    """Return the content of an open file, deflated (a bytearray)."""
+    state = zlib.compressobj(1)
+    deflated = bytearray()
+    while True:
+        piece = os.read(fd, CHUNK_BYTES)
+        if not piece:
+            return deflated + state.flush()
+        deflated += state.compress(piece)
+
+
+class FilesWorker(Worker):
+    """A Worker that does jobs by files too, where roots can be made."""
+
+    def __init__(self, options, places=None, roots=None, why_not=""):
+        """roots: Roots, or None for the reason why_not."""
+        super().__init__(options, places)
+        self.roots, self.why_not = roots, why_not
+
+    def sweep(self, pid=None):
+        """Remove what jobs by files that were killed have left, as sweep_directories() does."""
+        if self.roots:
+            self.roots.store.sweep(pid)
+
+    def serve_files(self, peer):
+        """Serve a request by files; return the outcome for the log.
+
+        Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
+        peer.note = self.note
+        if self.roots is None:
+            raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % self.why_not)
+        job = FilesJob(peer, self.roots, self.options)
+        try:
+            job.recv()
+            self.title = files_title(job.request.argv)
+            peer.next_life = time.monotonic() + LEAST_LIFE_S
+            job.lay_out()
+            self.at_work = True
+            self.note_whole()
+            if self.places:
+                self.places.take(peer)
+            status = self.run_files(peer, job)
+            return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+        except NoRoot as error:
+            self.why_not, self.roots = str(error), None
+            raise Refused(EXIT_DISTCC_FAILED, "no root: %s" % error) from None
+        finally:
+            self.unstoppable = True
+            self.end_compiler()
+            if self.places:
+                self.places.release()
+            job.finish()
+
+    def run_files(self, peer, job):
+        """Run the command of a job that is laid out, and answer; return its raw wait status."""
+        began = time.monotonic()
+        self.unstoppable = True
+        self.run = job.start()
+        self.note_group(self.run.process.pid)
+        self.run.process.release()
+        run = self.run
+        self.unstoppable = False
+        self.check_stop()
+        status = run.run([], self.options.job_lifetime)
+        seconds = time.monotonic() - began
+        self.end_compiler()
+        if self.places:
+            self.places.release()       # a client that is slow to read must not hold it
+        messages = run.messages
+        blame_machine(status, messages["stderr"])
+        results = job.find_results()
+        note = self.note() + b" lacked=%d seconds=%.3f" % (job.lacked, seconds)
+        peer.answering = True
+        peer.send(pack_answer(status, messages["stderr"], messages["stdout"], note, len(results)))
+        for path, file, facts in results:
+            send_result(peer, path, file, facts, job.request.flags & FLAG_DEFLATE)
+        return status
+
+    def note(self):
+        """Return the words (bytes) that tell a client about this daemon."""
+        note = b"places=%d" % self.options.jobs
+        if self.places:
+            note += b" taken=%d" % self.places.count_taken()
+        return note if self.roots else note + b" way=text"
+
+
+def files_title(argv):
+    """Return what the log calls a job: the compiler and its sources."""
+    sources = [word for word in argv[1:] if word[:1] != b"-"
+               and os.path.splitext(os.fsdecode(word))[1] in LANGUAGE_OF_SUFFIX]
+    return "%s %s by files: " % (printable(argv[0]), printable(b" ".join(sources)))
 
 
 # -------------------------------------------------------------------------------------------
@@ -2060,6 +3711,7 @@ class CompileServer(socketserver.ForkingTCPServer):
         if group > 0:
             kill_quietly(-group, signal.SIGKILL)
         sweep_directories(pid)
+        self.worker.sweep(pid)
 
     def stop_children(self):
         """End all children: work may finish for a few seconds, and what is stuck is killed."""
@@ -2210,8 +3862,9 @@ def serve_inetd(options):
     for descriptor in (0, 1):
         redirect(descriptor, "/dev/null")
     name, address = name_peer(in_fd)
+    roots, why_not = open_roots(options)
     become_user(options)
-    worker = Worker(options)
+    worker = FilesWorker(options, None, roots, why_not)
     set_signals(lambda _: worker.handle_stop(), lambda _: reopen_log())
     limit_resources(options.jobs)
     worker.serve(Peer(in_fd, out_fd, name), address)
@@ -2267,26 +3920,27 @@ def become_user(options):
     """Give up root for good: groups, group, user. Raises Fatal if nobody can be found."""
     if os.geteuid() != 0:
         return
-    for name in [options.user] if options.user else DEFAULT_USERS:
-        try:
-            user = pwd.getpwnam(name)
-            break
-        except KeyError:
-            continue
-    else:
-        raise Fatal(EXIT_BAD_ARGUMENTS, "no user %s: not serving as root"
-                    % printable(options.user or " or ".join(DEFAULT_USERS)))
-    if user.pw_uid == 0:
-        raise Fatal(EXIT_BAD_ARGUMENTS, "not serving as root: choose another --user")
+    user = find_user(options)
+    hand_log_over(user)
     try:
-        if LOG.path and stat.S_ISREG(os.fstat(LOG.fd).st_mode):
-            os.fchown(LOG.fd, user.pw_uid, user.pw_gid)     # or SIGHUP could not open it again
-        os.setgroups([group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem])
+        os.setgroups(groups_of(user))
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
     except OSError as error:
         raise Fatal(EXIT_DISTCC_FAILED, "cannot become %s: %s"
                     % (user.pw_name, error.strerror)) from None
+
+
+def open_roots(options):
+    """Return (Roots, "") for jobs by files, or (None, the reason), which is logged, where there
+    can be none. Root has become another user then if there are. Raises Fatal."""
+    try:
+        if options.no_fork:
+            raise NoRoot("--no-fork serves jobs by text alone")
+        return make_roots(options), ""
+    except NoRoot as error:
+        log("warning", "jobs come by text only: %s" % error)
+        return None, str(error)
 
 
 class PidFile:
@@ -2335,14 +3989,17 @@ def serve_network(options):
     server = CompileServer(options)     # before detaching, so that the exit code tells
     pid_file.open()
     trim_memory()
+    roots, why_not = open_roots(options)
     become_user(options)
-    server.worker = Worker(options, None if options.no_fork else Places(options.jobs))
+    server.worker = FilesWorker(options, None if options.no_fork else Places(options.jobs),
+                                roots, why_not)
     finish_detaching = (lambda: None) if options.no_detach else detach()
     pid_file.write()
     set_signals(server.on_stop, server.on_hangup)
     if options.no_fork:
         limit_resources(options.jobs)
     check_temporary_directory()
+    server.worker.sweep()
     log("notice", "listening on %s port %d" % server.server_address[:2])
     finish_detaching()
     gc.collect()

@@ -491,12 +491,13 @@ class HostFailed(Exception):
     """A volunteer could not do the job: `code` is the exit code that names the kind of fault.
 
     `reached` is false while nothing was sent, so that another volunteer may be asked;
-    `refused` is true when the volunteer itself gave the reason and is in good health."""
+    `refused` is true when the volunteer itself gave the reason and is in good health; `is_known`
+    when the user has been told already."""
 
-    def __init__(self, code, reason, reached=True, refused=False):
-        """code: EXIT_…; reason: one line; reached and refused: see the class."""
+    def __init__(self, code, reason, reached=True, refused=False, is_known=False):
+        """code: EXIT_…; reason: one line; the others: see the class."""
         super().__init__(reason)
-        self.code, self.reached, self.refused = code, reached, refused
+        self.code, self.reached, self.refused, self.is_known = code, reached, refused, is_known
 
 
 class Interrupted(BaseException):
@@ -2235,6 +2236,7 @@ class Command:
         self.language = None            # of -x, for the sources that follow
         self.modes = set()
         self.search_words, self.definitions, self.included, self.values = [], [], [], []
+        self.preprocessor_words = []    # what is left without -c, outputs and dependency files
         self.dependency_file, self.wants_dependencies = None, False
 
     @property
@@ -2333,8 +2335,11 @@ def read_word(command, word, words):
     else:
         note_parts(command, word)
     note_meaning(command, option, argument)
+    taken = [word, argument] if separate else [word]
     if option.startswith(SEARCH_OPTIONS) and option[:6] != "-mtune":
-        command.search_words += [word, argument] if separate else [word]
+        command.search_words += taken
+    if option[:2] not in ("-c", "-S", "-o", "-x", "-M") and option[:6] != "-Wp,-M":
+        command.preprocessor_words += taken
 
 
 def note_parts(command, word):
@@ -2905,8 +2910,10 @@ class Pool:
     holder looks; speeds: as read_speeds gives them; slow: {host key: its slowness class};
     first: the turnstile of a queue that goes before this one, or None."""
 
-    def __init__(self, directory, hosts, queue, poll_s, speeds=None, backoff_s=0.0):
-        """See the class; backoff_s: how long an unreachable host is left alone, in seconds."""
+    def __init__(self, directory, hosts, queue, poll_s, speeds=None, backoff_s=0.0, work=""):
+        """See the class; backoff_s: how long an unreachable host is left alone, in seconds; work:
+        what a host may refuse while it takes other jobs."""
+        self.work = digest_of(fsencode(work))[:16].decode() if work else ""
         self.directory, self.hosts, self.poll_s = directory, hosts, poll_s
         self.turnstile = "%s/%s" % (directory, queue)
         self.speeds = speeds or {}
@@ -2922,25 +2929,47 @@ class Pool:
         """Return the path of the file whose time says when the host was last unreachable."""
         return "%s/backoff-%s" % (self.directory, host.key)
 
+    def refusal_path(self, host):
+        """Return the path of the file whose time says when the host last refused such jobs."""
+        return "%s/refused-%s-%s" % (self.directory, host.key, self.work)
+
     def is_backed_off(self, host):
-        """Tell whether the host is to be left alone; a time in the future counts for nothing."""
+        """Tell whether the host is to be left alone, at all or with such jobs."""
+        return self.is_recent(host, self.backoff_path) or self.work != "" \
+            and self.is_recent(host, self.refusal_path)
+
+    def is_recent(self, host, path_of):
+        """Tell whether path_of(host) was touched within the time that hosts are left alone; a
+        time in the future counts for nothing."""
         import time
         if host.in_place or not self.backoff_s:
             return False
         try:
-            age_s = time.time() - posix.stat(self.backoff_path(host)).st_mtime
+            age_s = time.time() - posix.stat(path_of(host)).st_mtime
         except OSError:
             return False
         return 0 <= age_s < self.backoff_s
 
+    def is_refused(self):
+        """Tell whether some host is left alone because it refuses such jobs."""
+        return any(self.is_recent(host, self.refusal_path) for host in self.hosts)
+
+    def note_refusal(self, host):
+        """Ask the host for no such jobs for a while."""
+        self.touch(self.refusal_path(host))
+
     def back_off(self, host):
         """Leave the host alone for a while."""
+        self.touch(self.backoff_path(host))
+
+    def touch(self, path):
+        """Give a file of the lock directory the present time."""
         try:
-            descriptor = open_shared(self.backoff_path(host), posix.O_WRONLY)
+            descriptor = open_shared(path, posix.O_WRONLY)
             posix.utime(descriptor)
             posix.close(descriptor)
         except OSError as error:
-            debug("cannot note that %s is unreachable: %s" % (host, error))
+            debug("cannot note that a host is to be left alone: %s" % error)
 
     def slots_in_order(self):
         """Yield (rank, host, number): the slots in the order in which they fill.
@@ -3149,6 +3178,35 @@ def write_speed(directory, key, compiled_bytes, seconds):
     finally:
         if descriptor is not None:
             posix.close(descriptor)
+
+
+TEXT_ONLY_S = 600.0                     # then a host may have learnt to do jobs by files
+
+
+def about_path(directory, host):
+    """Return the path of the file that says what a host is known to do."""
+    return "%s/about-%s" % (directory, host.key)
+
+
+def read_about(directory, host):
+    """Return (way, places): "files" or "text", None where it is not known or was found long ago;
+    and how many places the host has, as text, "" where that is not known."""
+    import time
+    path = about_path(directory, host)
+    way, _, places = read_beginning(path)[:64].decode("ascii", "replace").strip().partition(" ")
+    if way == "text" and time.time() - posix.stat(path).st_mtime > TEXT_ONLY_S:
+        way = None
+    return (way if way in ("files", "text") else None), (places if places.isdigit() else "")
+
+
+def write_about(directory, host, about):
+    """Remember what a host does; that this fails does not matter."""
+    try:
+        descriptor = open_shared(about_path(directory, host), posix.O_RDWR)
+        posix.ftruncate(descriptor, posix.write(descriptor, about.encode()))
+        posix.close(descriptor)
+    except OSError as error:
+        debug("cannot note what %s does: %s" % (host, error))
 
 
 def slow_classes(speeds, hosts):
@@ -4382,7 +4440,16 @@ class FilesJob:
         self.lister = Lister(self.cwd)
         self.source = command.sources[0][0]
         self.lists, self.contents = [], {}
+        self.memories = []              # [(HeaderMemory, [path of a source])]
         self.size = self.sent = self.lacked = 0
+        self.is_answered = False
+
+    def ask_for_missing(self):
+        """Have the compiler say which files the sources include, for the next try; tell whether
+        it did. Raises OSError."""
+        answers = [ask_compiler(memory, self.lister, self.command.preprocessor_words, source)
+                   for memory, sources in self.memories for source in sources]
+        return all(answers)
 
     def content_of(self, digest):
         """Return the content that has this digest. Raises RunLocally when it has changed, or
@@ -4422,7 +4489,9 @@ def prepare_files(command, environment, extra=()):
         configuration = SearchConfiguration(
             job.path, command.compiler, identity, language, command.search_words, environment,
             job.lister)
-        inputs = find_inputs(HeaderMemory(directory, configuration), job.lister, sources,
+        memory = HeaderMemory(directory, configuration)
+        job.memories.append((memory, [name for name, _ in sources]))
+        inputs = find_inputs(memory, job.lister, sources,
                              [fsencode(name) for name in command.included],
                              [split_definition(each) for each in command.definitions])
         job.lists.append(inputs)
@@ -4626,6 +4695,7 @@ def recv_answer(connection, job, deflate):
     rounds = 0
     while True:
         token, number = read_one_of(connection.receive, ANSWER_TOKENS)
+        job.is_answered = True
         if token == b"DONE":
             return recv_outcome(connection, number)
         if token == b"NEED":
@@ -4795,9 +4865,10 @@ class Incomplete(Exception):
     """The command failed there, perhaps because a file was not sent."""
 
 
-def compile_by_files(job, connection, environment):
+def compile_by_files(job, connection, environment, on_answer):
     """Have the volunteer do a FilesJob, and leave what the command would have left; return (exit
-    status, {name: value}: what the daemon says of itself, seconds).
+    status, {name: value}: what the daemon says of itself, seconds). on_answer() is called when the
+    command has ended there.
 
     Raises WireError, HostFailed, TextOnly, Incomplete, RunLocally; then nothing has changed."""
     import time
@@ -4808,6 +4879,7 @@ def compile_by_files(job, connection, environment):
         send_files_job(connection, job, deflate)
         answer = recv_answer(connection, job, deflate)
         seconds = time.monotonic() - started
+        on_answer()
         check_failure(answer)
         recv_results(connection, OutputPlaces(job), environment, results)
         connection.check_end()
@@ -4883,19 +4955,18 @@ def build(argv, environment):
     Raises Fatal when there is no such command, Interrupted when a signal ends us."""
     has_slot = False
     try:
-        job = scan(argv, environment.get("PATH", DEFAULT_PATH))
         try:
-            return distribute(job, environment)
+            return distribute(argv, environment)
         except OSError as error:        # in our own files: the user's are dealt with
             raise HostFailed(EXIT_IO_ERROR, "%s: %s: %s" % (
-                job.source, error.filename or "working files", error.strerror))
+                argv[-1], error.filename or "working files", error.strerror))
     except RunLocally as reason:
         debug("%s runs here: %s" % (argv[0], reason))
         has_slot = reason.has_slot
     except HostFailed as fault:
         if environment.get("DISTCC_FALLBACK") == "0":
             raise Fatal(fault.code, "%s; DISTCC_FALLBACK=0 forbids to run it here" % fault)
-        warn("%s; running it here" % fault)
+        (debug if fault.is_known else warn)("%s; running it here" % fault)
     except Exception as bug:            # no fault of ours stops a build or prints a traceback
         warn("%s: internal error, please report it: %s; running it here"
              % (argv[-1], describe_bug(bug)))
@@ -4920,31 +4991,106 @@ def makes_file(argv):
         word in ("-", "-M", "-MM") or classify_option(word)[1] == NO_OBJECT for word in words)
 
 
-def distribute(job, environment):
-    """Compile job on a volunteer; return the exit status.
+def distribute(argv, environment):
+    """Have a command done on a volunteer, by files if that can be, else by text; return the exit
+    status.
 
     Raises RunLocally when it had better run here, HostFailed when no volunteer did it; then
     nothing has been printed, and no file written."""
-    check_surroundings(job, environment)
-    path = find_program(job.compiler, environment.get("PATH", DEFAULT_PATH))
-    if path is None:
-        raise RunLocally("%s: not found in PATH" % job.compiler)
-    hosts = known_hosts(job, environment)
+    by_text = environment.get("DISTCC_WAY") == "text"
+    command = scan_for_text(argv, environment) if by_text else read_command(argv)
+    source = command.source if by_text else command.sources[0][0]
+    hosts = known_hosts(source, environment)
     nested = environment[RECURSION_GUARD] != "1"        # our caller may hold the last slot here
     candidates = [host for host in hosts if not (host.in_place and nested)]
     if all(host.in_place for host in candidates):
         raise RunLocally("there is no host but localhost")
-    directory = locks_or_fault(job, environment)
-    pool = Pool(directory, candidates, "queue", SLOT_POLL_S,
-                read_speeds(directory),
-                seconds_setting(environment, "DISTCC_BACKOFF_PERIOD", BACKOFF_PERIOD_S))
+    directory = locks_or_fault(source, environment)
+    pool = Pool(directory, candidates, "queue", SLOT_POLL_S, read_speeds(directory),
+                seconds_setting(environment, "DISTCC_BACKOFF_PERIOD", BACKOFF_PERIOD_S),
+                "%s by %s" % (argv[0], "text" if by_text else "files"))
+    search = VolunteerSearch(source, pool)
+    try:
+        if by_text:
+            return distribute_by_text(command, hosts, search, environment)
+        return distribute_by_files(command, hosts, search, environment)
+    finally:
+        search.release()
+
+
+def scan_for_text(argv, environment):
+    """Return the Job that argv asks for by text; raises RunLocally when it stays here."""
+    job = scan(argv, environment.get("PATH", DEFAULT_PATH))
+    check_surroundings(job, environment)
+    return job
+
+
+def distribute_by_files(command, hosts, search, environment):
+    """Do what distribute() says; a host that can do no jobs by files gets this one by text."""
+    job, has_asked = None, False
+    while True:
+        search.take(job.size if job else 0)
+        if not search.takes_files():
+            text_job = scan_for_text(command.argv, environment)
+            return distribute_by_text(text_job, hosts, search, environment)
+        try:
+            job = job or prepare_files(command, environment)
+            return do_by_files(job, search, environment)
+        except NotByFiles as reason:
+            debug("%s goes by text: %s" % (search.source, reason))
+            search.way = "text"
+        except TextOnly as reason:
+            debug("%s: %s does no jobs by files: %s" % (search.source, search.host, reason))
+            search.note_way("text")
+        except Incomplete:
+            if has_asked or not job.ask_for_missing():
+                raise RunLocally("it failed there for want of a file")
+            job, has_asked = None, True
+        except HostFailed as fault:
+            if not fault.refused:
+                raise
+            search.pass_over(fault)
+        search.hang_up()
+
+
+def do_by_files(job, search, environment):
+    """Have the host of the slot do a FilesJob; return the exit status. Raises as
+    compile_by_files does, and HostFailed that names the host."""
+    host = search.host
+    try:
+        connection = search.connect(None, FILES_SILENCE_S)
+        notice("compile %s on %s" % (job.source, search.host))
+        host = search.host
+        status, note, seconds = compile_by_files(job, connection, environment,
+                                                 search.release_slot)
+    except (WireError, HostFailed) as fault:
+        refused = getattr(fault, "refused", False)
+        if isinstance(fault, HostFailed) and not fault.reached:
+            raise
+        if fault.code == EXIT_TRUNCATED and not job.is_answered and search.way is None:
+            raise TextOnly("it hung up")
+        if not refused:
+            search.pool.back_off(host)
+        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault), refused=refused)
+    search.note_way("files " + note.get("places", ""))
+    if len(search.pool.hosts) > 1:
+        write_speed(search.pool.directory, host.key, job.size, max(seconds, 1e-6))
+    return status
+
+
+def distribute_by_text(job, hosts, search, environment):
+    """Do what distribute() says for a Job: preprocess here, compile there."""
+    path = find_program(job.compiler, environment.get("PATH", DEFAULT_PATH))
+    if path is None:
+        raise RunLocally("%s: not found in PATH" % job.compiler)
     preprocessor = Preprocessor(job, path, environment, colour_options(job, environment))
-    search = VolunteerSearch(job, pool)
     timeout_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S
     status = None
     try:
-        search.take_now()
-        here = own_pool(directory, hosts, "preprocess" if search.host else "preprocess-later")
+        if not search.host:
+            search.take_now()
+        here = own_pool(search.pool.directory, hosts,
+                        "preprocess" if search.host else "preprocess-later")
         while status is None:
             if not preprocessor.begun:
                 preprocess(preprocessor, here, search, environment)
@@ -4958,7 +5104,6 @@ def distribute(job, environment):
         return status
     finally:
         preprocessor.kill()
-        search.release()
 
 
 def check_surroundings(job, environment):
@@ -4969,7 +5114,7 @@ def check_surroundings(job, environment):
     check_files(job)
 
 
-def known_hosts(job, environment):
+def known_hosts(source, environment):
     """Return the hosts of the list, after a word on what is wrong with it.
 
     Raises HostFailed (bad host specification) when there are none."""
@@ -4979,18 +5124,18 @@ def known_hosts(job, environment):
         warn(complaint)
     if not hosts:
         raise HostFailed(EXIT_BAD_HOSTSPEC, "%s: %s" % (
-            job.source, "no hosts in " + origin if origin else "no list of hosts is set"))
+            source, "no hosts in " + origin if origin else "no list of hosts is set"))
     return hosts
 
 
-def locks_or_fault(job, environment):
+def locks_or_fault(source, environment):
     """Return the lock directory; raises HostFailed if it is not fit for use."""
     try:
         work_directory(environment)
         return lock_directory(environment)
     except OSError as error:
         raise HostFailed(EXIT_IO_ERROR, "%s: the directory of locks cannot be used: %s: %s" % (
-            job.source, error.filename or "TMPDIR or DISTCC_DIR", error.strerror), reached=False)
+            source, error.filename or "TMPDIR or DISTCC_DIR", error.strerror), reached=False)
 
 
 def seconds_setting(environment, variable, default):
@@ -5011,13 +5156,44 @@ def seconds_setting(environment, variable, default):
 class VolunteerSearch:
     """The way to a volunteer: a slot, and a connection to its host; both None at first.
 
-    size: bytes of the preprocessed text once they are known, else 0. A host that cannot be
-    connected to is backed off, and the search goes on."""
+    source: what messages call the job; size: bytes of work once they are known, else 0; way:
+    "files" or "text", as far as the host is known, else None. A host that cannot be connected to
+    is backed off, and the search goes on."""
 
-    def __init__(self, job, pool):
+    def __init__(self, source, pool):
         """pool: of the hosts in the list; it loses those that fail."""
-        self.job, self.pool, self.size = job, pool, 0
-        self.host = self.slot = self.connection = None
+        self.source, self.pool, self.size = source, pool, 0
+        self.host = self.slot = self.connection = self.way = None
+
+    def take(self, size=0):
+        """Hold a slot, after a wait for one if need be; size: bytes of work, if known. Raises
+        HostFailed when there is no host that could be asked."""
+        if not self.host:
+            self.take_now()
+        if not self.host:
+            self.settle(self.pool.wait(size))
+        if not self.host:
+            raise HostFailed(EXIT_CONNECT_FAILED, "%s: no volunteer can be asked at present"
+                             % self.source, reached=False, is_known=self.pool.is_refused())
+
+    def takes_files(self):
+        """Tell whether the host is not known to do no jobs by files."""
+        if self.way is None:
+            self.way = read_about(self.pool.directory, self.host)[0]
+        return self.way != "text"
+
+    def note_way(self, about):
+        """Remember what the host says of itself: "text", or "files" and its number of places."""
+        if self.way != about.partition(" ")[0] or read_about(
+                self.pool.directory, self.host)[1] != about.partition(" ")[2]:
+            write_about(self.pool.directory, self.host, about)
+        self.way = about.partition(" ")[0]
+
+    def pass_over(self, fault):
+        """Leave a host alone that refuses such jobs, and say so; raises the fault when it was
+        the last host."""
+        self.pool.note_refusal(self.host)
+        self.leave(fault, str(fault))
 
     def take_now(self):
         """Take a slot if one is free."""
@@ -5027,6 +5203,7 @@ class VolunteerSearch:
         """Keep a place that the pool gave; this machine's own means that the job runs here."""
         if place:
             self.host, self.slot = place
+            self.way = None
             if self.host.in_place:
                 posix.set_inheritable(self.slot, True)
                 raise RunLocally("it is the turn of localhost", has_slot=True)
@@ -5053,11 +5230,7 @@ class VolunteerSearch:
         if self.connection and self.connection.announced not in (None, argv):
             self.hang_up()
         while True:
-            if not self.host:
-                self.settle(self.pool.wait(self.size))
-                if not self.host:
-                    raise HostFailed(EXIT_CONNECT_FAILED, "%s: no volunteer can be reached at "
-                                     "present" % self.job.source, reached=False)
+            self.take(self.size)
             if not self.connection:
                 self.start_connection()
             try:
@@ -5069,9 +5242,12 @@ class VolunteerSearch:
     def give_up(self, fault):
         """Back the host off; raises HostFailed with its fault when it was the last one."""
         self.pool.back_off(self.host)
+        self.leave(fault, "%s: %s: %s" % (self.source, self.host, fault))
+
+    def leave(self, fault, text):
+        """Go on without the host; raises HostFailed with this text when it was the last one."""
         self.pool.hosts = [host for host in self.pool.hosts
                            if host is not self.host and not self.pool.is_backed_off(host)]
-        text = "%s: %s: %s" % (self.job.source, self.host, fault)
         self.release()
         if all(host.in_place for host in self.pool.hosts):
             raise HostFailed(fault.code, text, reached=False)

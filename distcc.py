@@ -2278,7 +2278,7 @@ class Command:
 def without_suffix(path):
     """Return path less the last dot of its base name and what follows it."""
     directory, slash, base = path.rpartition("/")
-    return directory + slash + (base.rpartition(".")[0] or base)
+    return directory + slash + (base.rpartition(".")[0] if "." in base else base)
 
 
 def why_local_option(option):
@@ -2306,7 +2306,15 @@ def read_command(argv):
             read_word(command, word, words)
         else:
             command.add_source(word)
-    if not command.modes:
+    check_command(command)
+    return command
+
+
+def check_command(command):
+    """Raise RunLocally where a command makes no object."""
+    makes_header = command.sources and all(language in HEADER_LANGUAGES
+                                           for _, language in command.sources)
+    if not command.modes and not makes_header:
         raise RunLocally("no -c or -S: the command links")
     if len(command.modes) == 2:
         raise RunLocally("both -c and -S")
@@ -2314,7 +2322,8 @@ def read_command(argv):
         raise RunLocally("no source")
     if command.output and len(command.sources) > 1:
         raise RunLocally("one output of several sources")
-    return command
+    if command.output in ("", "-"):
+        raise RunLocally("the output is standard output")
 
 
 def read_word(command, word, words):
@@ -2329,6 +2338,10 @@ def read_word(command, word, words):
         if argument is None:
             raise RunLocally("%s lacks its argument" % word)
         command.values.append(argument)
+        note_parts(command, argument)
+        reason = why_local_option(argument) if option[:2] == "-X" else None
+        if reason:
+            raise RunLocally("%s %s: %s" % (word, argument, reason))
     elif option[:4] in ("-Wa,", "-Wp,"):
         for part in option[4:].split(","):
             note_parts(command, part)
@@ -2345,7 +2358,9 @@ def read_word(command, word, words):
 def note_parts(command, word):
     """Note what may name a file in a word that is an option with a joined argument."""
     value = word.partition("=")[2]
-    if value:
+    if word[:1] == "@":
+        command.values.append(word[1:])
+    elif value:
         command.values.append(value)
     elif word[:1] != "-":
         command.values.append(word)
@@ -2527,6 +2542,19 @@ def find_toolchain(command, path, environment, directory):
     return toolchain
 
 
+def ask_program(program, environment, *words):
+    """Return what a program prints, both on stdout and stderr; "" if it cannot be run."""
+    import subprocess
+    settings = dict(environment, LC_ALL="C")
+    settings[RECURSION_GUARD] = str(RECURSION_LIMIT)
+    try:
+        return subprocess.run([program, *words], env=settings, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=60).stdout.decode(errors="surrogateescape")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 class ToolchainListing:
     """The files of a toolchain in the making. All of this is done once for a compiler, so that
     modules may be loaded which a job could not afford."""
@@ -2537,17 +2565,19 @@ class ToolchainListing:
         self.lister = Lister(fsencode(posix.getcwd()))
         self.family = "gcc"
 
-    def ask(self, program, *words, **variables):
-        """Return what a program prints, both on stdout and stderr; "" if it cannot be run."""
-        import subprocess
-        settings = dict(self.environment, LC_ALL="C", **variables)
-        settings[RECURSION_GUARD] = str(RECURSION_LIMIT)
-        try:
-            return subprocess.run([program, *words], env=settings, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  timeout=60).stdout.decode(errors="surrogateescape")
-        except (OSError, subprocess.SubprocessError):
-            return ""
+    def ask(self, *words):
+        """Return what the driver says."""
+        return ask_program(self.path, self.environment, *self.targets, *words)
+
+    def libraries_of(self, program):
+        """Return the libraries that the loader names for a program (ld.so(8))."""
+        settings = dict(self.environment, LD_TRACE_LOADED_OBJECTS="1")
+        libraries = []
+        for line in ask_program(program, settings, "--version").splitlines():
+            library = line.strip().rpartition(" => ")[2].partition(" (0x")[0]
+            if library[:1] == "/" and " (0x" in line:
+                libraries.append(library)
+        return libraries
 
     def add_programs(self, languages):
         """Add the driver, and the programs that it may start for sources in these languages."""
@@ -2555,26 +2585,23 @@ class ToolchainListing:
         search_path = self.environment.get("PATH", DEFAULT_PATH)
         names = [COMPILERS_PROPER[name] for name in languages if name in COMPILERS_PROPER]
         for name in [*names, *OTHER_PROGRAMS]:
-            found = self.ask(self.path, *self.targets, "-print-prog-name=" + name).strip()
+            found = self.ask("-print-prog-name=" + name).strip()
             program = find_program(found, search_path) if found else None
             if program:
                 self.add_program(program)
-        specs = self.ask(self.path, *self.targets, "-print-file-name=specs").strip()
+        specs = self.ask("-print-file-name=specs").strip()
         if "/" in specs:
             self.add_if_there(specs)
-        about = self.ask(self.path, *self.targets, "-v")
+        about = self.ask("-v")
         if "clang version" in about:
             self.family = "clang"
             self.add_of_clang(about)
 
     def add_program(self, path):
-        """Add a program and the libraries that the loader names for it (ld.so(8))."""
+        """Add a program and its libraries."""
         self.lister.add(fsencode(path), b"x")
-        for line in self.ask(path, "--version", LD_TRACE_LOADED_OBJECTS="1").splitlines():
-            name, arrow, found = line.strip().rpartition(" => ")
-            library = found.partition(" (0x")[0]
-            if library[:1] == "/" and " (0x" in found:
-                self.lister.add(fsencode(library), b"l")
+        for library in self.libraries_of(path):
+            self.lister.add(fsencode(library), b"l")
 
     def add_of_clang(self, about):
         """Add what clang looks at besides: files by which it finds the headers of gcc, of which
@@ -2586,7 +2613,7 @@ class ToolchainListing:
             if line.startswith(mark):
                 for subdirectory in ("", "/32", "/x32", "/64"):
                     self.add_presence(line[len(mark):] + subdirectory + "/crtbegin.o")
-        lists = self.ask(self.path, "-print-resource-dir").strip() + "/share"
+        lists = self.ask("-print-resource-dir").strip() + "/share"
         for name in names_in(lists):
             self.add_if_there("%s/%s" % (lists, name))
 
@@ -2628,10 +2655,10 @@ class ToolchainListing:
 
     def add_charsets(self):
         """Add what iconv loads to convert between character sets."""
-        for line in self.ask(self.path, "--version", LD_TRACE_LOADED_OBJECTS="1").splitlines():
-            if "libc.so" in line and " => /" in line:
-                library = line.partition(" => ")[2].partition(" (0x")[0]
-                directory = library.rpartition("/")[0] + "/gconv"
+        for library in self.libraries_of(self.path):
+            directory, _, base = library.rpartition("/")
+            if base.startswith("libc.so"):
+                directory += "/gconv"
                 for name in names_in(directory):
                     kind = b"l" if name.endswith(".so") else b"-"
                     self.lister.add(fsencode("%s/%s" % (directory, name)), kind)
@@ -2654,49 +2681,85 @@ def locale_variants(name):
 
 
 def resolve_native(command, path, is_clang, environment):
-    """Return the command's argv with -march=native and its like replaced by what the driver
-    makes of them on this machine. Raises NotByFiles, OSError."""
+    """Return (argv, specs): the command's argv, in which -march=native and its like may have been
+    replaced by what the driver makes of them on this machine; or a (path, text) of gcc's specs that
+    have it make the same of them on any machine, else None. Raises NotByFiles, OSError."""
     chosen = [word for word in command.words if word[:7] in ("-march=", "-mtune=")
               or word[:6] == "-mcpu="]
     if not any(word in MACHINE_WORDS for word in chosen):
-        return command.argv
-    if not any(word in MACHINE_WORDS for word in command.argv):
-        raise NotByFiles("a response file has -march=native")
+        return command.argv, None
     status = posix.stat(path)
     key = (path, status.st_mtime_ns, status.st_size, chosen)
     # Not in the directory of memories: that may be another machine's as well.
     memory = "%s/native-%s" % (work_directory(environment),
                                digest_of(fsencode(repr(key)))[:32].decode())
-    words = recall(memory)
-    if words is None:
-        words = ask_for_native(path, is_clang, chosen, environment)
-        remember(memory, words)
+    answer = recall(memory)
+    if answer is None:
+        driver = Driver(path, environment)
+        answer = driver.specs_of_machine() or driver.words_of_machine(chosen, is_clang)
+        remember(memory, answer)
+    if isinstance(answer, tuple):
+        return command.argv, answer
+    if not any(word in MACHINE_WORDS for word in command.argv):
+        raise NotByFiles("a response file has -march=native")
     at = next(index for index, word in enumerate(command.argv) if word in MACHINE_WORDS)
-    return command.argv[:at] + words + [word for word in command.argv[at:]
-                                        if word not in MACHINE_WORDS]
+    return command.argv[:at] + answer + [word for word in command.argv[at:]
+                                         if word not in MACHINE_WORDS], None
 
 
-def ask_for_native(path, is_clang, chosen, environment):
-    """Return the words that say to any machine's compiler what `chosen` says to this one's: those
-    arguments of the compiler proper which only `chosen` brings."""
-    fixed = [word for word in chosen if word not in MACHINE_WORDS]
-    without = words_of_compiler_proper(path, fixed, environment)
-    within = words_of_compiler_proper(path, chosen, environment)
-    words = [word for group in within if group not in without for word in group
-             if word not in MACHINE_WORDS]
-    return [word for each in words for word in ("-Xclang", each)] if is_clang else words
+class Driver:
+    """A compiler's driver, asked once what it makes of -march=native and its like."""
 
+    def __init__(self, path, environment):
+        """path: of the driver."""
+        self.path, self.environment = path, environment
 
-def words_of_compiler_proper(path, options, environment):
-    """Return what the driver at path starts the compiler proper with: a list of tuples, of an
-    option and its argument if that is separate."""
-    import shlex
-    said = ToolchainListing(path, [], environment).ask(
-        path, *options, "-###", "-E", "-x", "c", "/dev/null")
-    command = next((line for line in said.splitlines() if "/cc1" in line or '"-cc1"' in line), "")
-    words = iter(shlex.split(command))
-    return [(word, next(words, "")) if word in ("--param", "-target-cpu", "-target-feature",
-                                                "-tune-cpu") else (word,) for word in words]
+    def arguments(self, *options):
+        """Return what the driver starts the compiler proper with: a list of tuples, of an option
+        and its argument if that is separate."""
+        import shlex
+        said = ask_program(self.path, self.environment, *options, "-###", "-E", "-x", "c",
+                           "/dev/null")
+        line = next((line for line in said.splitlines() if "/cc1" in line or '"-cc1"' in line), "")
+        words = iter(shlex.split(line))
+        return [(word, next(words, "")) if word in ("--param", "-target-cpu", "-target-feature",
+                                                    "-tune-cpu") else (word,) for word in words]
+
+    def added_by(self, options, plain):
+        """Return the groups of arguments that options add to what `plain` options give."""
+        without = self.arguments(*plain)
+        return [group for group in self.arguments(*options) if group not in without
+                and group[0] not in MACHINE_WORDS]
+
+    def specs_of_machine(self):
+        """Return (path, text) of specs in which the words have been put in the places where this
+        driver detects the machine; None where it does that elsewhere. gcc reads a file of this
+        name before all else (gcc manual, "Spec Files"), and the order of words is in objects."""
+        if "\n*cc1_cpu:\n" not in ask_program(self.path, self.environment, "-dumpspecs"):
+            return None
+        found = ask_program(self.path, self.environment, "-print-search-dirs").splitlines()
+        directory = next((line[9:] for line in found if line.startswith("install: ")), "")
+        specs = ask_program(self.path, self.environment, "-print-file-name=specs").strip()
+        if directory[:1] != "/" or "/" in specs:
+            return None                 # it has such a file, which says we do not know what
+        machine = self.added_by(["-march=native", "-mtune=generic"], [])
+        tune = self.added_by(["-mtune=native"], [])
+        texts = [" ".join(word for group in groups for word in group) for groups in (machine, tune)]
+        return directory + "specs", (
+            "*cc1_cpu:\n%%{march=native:%%>march=native %s %%{!mtune=*:%%>mtune=native %s}} "
+            "%%{mtune=native:%%>mtune=native %s}\n\n" % (texts[0], texts[1], texts[1]))
+
+    def words_of_machine(self, chosen, is_clang):
+        """Return the words that say to any machine's driver what `chosen` says to this one."""
+        plain = [word for word in chosen if word not in MACHINE_WORDS]
+        words = []
+        for group in self.added_by(chosen, plain):
+            option = {"-target-cpu": "-march=", "-tune-cpu": "-mtune="}.get(group[0])
+            if option:
+                words.append(option + group[1])
+            else:
+                words += [word for each in group for word in ["-Xclang"] * is_clang + [each]]
+        return words
 
 
 # -------------------------------------------------------------------------------------------
@@ -4156,6 +4219,7 @@ class Target:
         self.directory, slash, base = path.rpartition("/")
         self.directory += slash
         self.replaces = is_object and is_replaced(self.path)
+        self.mode = posix.O_TRUNC
         if self.replaces and hasattr(posix, "O_TMPFILE"):
             self.open_nameless()
 
@@ -4232,7 +4296,7 @@ class Target:
             posix.rename(self.draft, self.path)
             self.draft = None
         elif not (self.replaces and self.link()):
-            write_in_place(self.path, posix.O_TRUNC, content_of(self.descriptor))
+            write_in_place(self.path, self.mode, content_of(self.descriptor))
 
     def link(self):
         """Give the nameless file its name; tell whether that could be done."""
@@ -4390,14 +4454,14 @@ def colour_options(job, environment):
 VARIABLES = frozenset("""LANG LANGUAGE TZ SOURCE_DATE_EPOCH GCC_COLORS GCC_URLS TERM_URLS TERM
     COLUMNS NO_COLOR CLICOLOR_FORCE PWD PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH
     OBJC_INCLUDE_PATH OBJCPLUS_INCLUDE_PATH LIBRARY_PATH COLORTERM VTE_VERSION WT_SESSION
-    KONSOLE_VERSION TERM_PROGRAM POSIXLY_CORRECT""".split())
+    KONSOLE_VERSION TERM_PROGRAM POSIXLY_CORRECT
+    DEPENDENCIES_OUTPUT SUNPRO_DEPENDENCIES""".split())
 # With one of these set, a compiler is another one, or does more than its command line says.
 DECIDING_VARIABLES = (
     "GCC_EXEC_PREFIX", "COMPILER_PATH", "GCC_COMPARE_DEBUG", "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
     "GCC_ROOT", "CCC_OVERRIDE_OPTIONS", "CCC_ADD_ARGS", "CC_PRINT_OPTIONS", "CC_PRINT_HEADERS",
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
-    "AS_SECURE_LOG_FILE", "DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES", "LOCPATH",
-    "LD_PRELOAD", "LD_LIBRARY_PATH", "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
+    "AS_SECURE_LOG_FILE", "LOCPATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
 CLOCK_MACROS = (b"__DATE__", b"__TIME__")
 PROFILE_OPTIONS = ("-fprofile-use", "-fprofile-instr-use", "-fprofile-sample-use",
                    "-fbranch-probabilities", "-fauto-profile", "-fprofile-partial")
@@ -4443,6 +4507,16 @@ class FilesJob:
         self.memories = []              # [(HeaderMemory, [path of a source])]
         self.size = self.sent = self.lacked = 0
         self.is_answered = False
+        # gcc appends a rule to a file that one of these names (gcc manual, "Environment
+        # Variables"); others may do so at the same time.
+        self.appended = [environment[name].partition(" ")[0] for name in DEPENDENCY_VARIABLES
+                         if environment.get(name)]
+
+    def add_made_file(self, path, text):
+        """Add a file that is not here, but shall be there. path, text: bytes."""
+        digest = digest_of(text)
+        self.contents[digest] = text
+        self.lister.entries[path] = b"f- %s %x 0 0\0%s\0" % (digest, len(text), path)
 
     def ask_for_missing(self):
         """Have the compiler say which files the sources include, for the next try; tell whether
@@ -4480,16 +4554,21 @@ def prepare_files(command, environment, extra=()):
     check_command_files(command)
     job = FilesJob(command, environment)
     directory = memory_directory(environment)
-    toolchain = find_toolchain(command, job.path, environment, directory)
+    # Runs of the compiler that only ask it something leave no rule behind.
+    asking = {name: value for name, value in environment.items()
+              if name not in DEPENDENCY_VARIABLES}
+    toolchain = find_toolchain(command, job.path, asking, directory)
     job.is_clang = toolchain.about == "clang"
-    job.argv = resolve_native(command, job.path, job.is_clang, environment)
+    job.argv, specs = resolve_native(command, job.path, job.is_clang, asking)
+    if specs:
+        job.add_made_file(*map(fsencode, specs))
     job.variables = variables_for(environment, job.is_clang)
     job.lists.append(toolchain)
     texts = list_own_files(job, environment)
     identity = b"".join(toolchain.pages)
     for language, sources in texts.items():
         configuration = SearchConfiguration(
-            job.path, command.compiler, identity, language, command.search_words, environment,
+            job.path, command.compiler, identity, language, command.search_words, asking,
             job.lister)
         memory = HeaderMemory(directory, configuration)
         job.memories.append((memory, [name for name, _ in sources]))
@@ -4513,7 +4592,7 @@ def list_own_files(job, environment):
     text)]} of its sources. Raises RunLocally, OSError."""
     command, lister = job.command, job.lister
     texts = {}
-    for name in command.outputs():
+    for name in command.outputs() + job.appended:
         if mode_at(name):
             lister.add_emptied(fsencode(name))
         else:
@@ -4553,11 +4632,11 @@ def check_command_files(command):
     sources = [status_of_source(name) for name, _ in command.sources]
     for name in command.outputs():
         try:
-            status = posix.stat(name)
+            status = posix.lstat(name)
         except OSError:
             directory = name.rpartition("/")[0] or ("/" if name[:1] == "/" else ".")
-            if mode_at(name, follow_links=False) or not is_directory(directory):
-                raise RunLocally("%s: cannot be written plainly" % name)
+            if not is_directory(directory):
+                raise RunLocally("%s: no such directory" % name)
             continue
         if not stat.S_ISREG(status.st_mode):
             raise RunLocally("%s: not a plain file" % name)
@@ -4778,13 +4857,27 @@ def recv_results(connection, places, environment, results):
         length = read_header(receive, b"NAME", MAX_PATH_BYTES)
         path = read_exactly(receive, length, "NAME")
         mode = read_header(receive, b"MODE", 0o7777)
+        if path in places.sources or not mode and has_other_names(path):
+            raise RunLocally("%s: it is written over, or removed under one of its names"
+                             % fsdecode(path))
         if not places.allow(path):
             raise HostFailed(EXIT_PROTOCOL_ERROR, "it sends a file that the command has no "
                              "business with: %s" % fsdecode(path))
         target = Target(fsdecode(path), path in places.objects, environment) if mode else None
+        if target and path in places.appended:
+            target.mode = posix.O_APPEND
         results.append((path, target))
         if target:
             recv_content(connection, target)
+
+
+def has_other_names(path):
+    """Tell whether a file, or a link, has another name by which its content may be seen."""
+    try:
+        status = posix.lstat(path)
+    except OSError:
+        return False
+    return status.st_nlink > 1 or stat.S_ISLNK(status.st_mode)
 
 
 def recv_content(connection, target):
@@ -4815,7 +4908,8 @@ class OutputPlaces:
         made = [place_of(name, job.lister) for name in command.outputs()]
         self.objects = frozenset(() if command.assembly else made[:len(command.sources)])
         self.prefixes = tuple(place_of(name, job.lister) for name in command.values)
-        self.named = frozenset(made).union(self.prefixes)
+        self.appended = frozenset(place_of(name, job.lister) for name in job.appended)
+        self.named = self.appended.union(made, self.prefixes)
         self.directories = frozenset([job.lister.cwd] + [parent_of(path) for path in made])
         names = [fsdecode(path) for path in made] + [name for name, _ in command.sources]
         stems = {without_suffix(name.rpartition("/")[2]) for name in names}
@@ -5037,10 +5131,14 @@ def distribute_by_files(command, hosts, search, environment):
             return distribute_by_text(text_job, hosts, search, environment)
         try:
             job = job or prepare_files(command, environment)
-            return do_by_files(job, search, environment)
         except NotByFiles as reason:
             debug("%s goes by text: %s" % (search.source, reason))
             search.way = "text"
+            continue
+        except OSError as error:        # the compiler shall say so itself
+            raise RunLocally("%s: %s" % (fsdecode(error.filename or b""), error.strerror))
+        try:
+            return do_by_files(job, search, environment)
         except TextOnly as reason:
             debug("%s: %s does no jobs by files: %s" % (search.source, search.host, reason))
             search.note_way("text")

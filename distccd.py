@@ -2984,6 +2984,9 @@ class Layout:
 
     def __init__(self, heads, paths):
         """heads, paths: lists of bytes, an entry's two halves each. Raises WireError."""
+        if b"/" in paths:               # it is there
+            kept = [pair for pair in zip(heads, paths) if pair != (b"d", b"/")]
+            heads, paths = [head for head, _ in kept], [path for _, path in kept]
         check_paths(paths)
         self.folders, self.links, self.files = {b"", b"/dev"}, {}, {}
         kinds = {}

@@ -876,6 +876,7 @@ QUOTED, ANGLED, NEXT = b'"', b"<", b">" # NEXT: #include_next, with either kind 
 MACRO = b"$"                            # the name is that of a macro
 ASSEMBLED = b"%"                        # .include and .incbin: looked for by the assembler
 EXTRA = b"M"                            # what the compiler itself named for a source
+PRECOMPILED = b".gch"
 BLANK = b" \t\v\f\r"
 DIRECTIVE_MARKS = (b"#", b"%:", b"??=", b"/*")
 NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
@@ -887,7 +888,7 @@ def scan_includes(text):
     Conditionals and comments are not regarded, so there may be more than the compiler sees."""
     text = without_splices(text)
     found = {}
-    for word in (b"include", b"import", b"embed", b"incbin"):
+    for word in (b"include", b"import", b"embed", b"incbin", b"GCC dependency"):
         if word in text:
             scan_for(text, word, found)
     return tuple(found)
@@ -909,7 +910,7 @@ def scan_for(text, word, found):
         while start >= 0 and text[start] in BLANK:
             start -= 1
         before = text[start:start + 1]
-        if before == b"#" or before in b":=/" and follows_hash(text, start):
+        if before == b"#" or before in b":=/" and follows_hash(text, start) or word[:1] == b"G":
             is_next = text.startswith(b"_next", end)
             add_name(text, end + 5 * is_next, is_next, found)
         elif before == b".":
@@ -1028,8 +1029,8 @@ def memory_directory(environment):
 # Options with a directory, which may be joined to them, and variables that name directories.
 DIRECTORY_OPTIONS = ("-I", "-isystem", "-iquote", "-idirafter", "-cxx-isystem", "-c-isystem",
                      "-isysroot", "--sysroot=", "--sysroot", "-F", "-iframework", "-B")
-PATH_VARIABLES = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH",
-                  "OBJCPLUS_INCLUDE_PATH")
+PATH_VARIABLES = ("GCC_EXEC_PREFIX", "COMPILER_PATH", "CPATH", "C_INCLUDE_PATH",
+                  "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH")
 
 
 class SearchConfiguration:
@@ -1133,9 +1134,10 @@ class HeaderMemory:
     search: None or (number of directories for quotes alone, directories, closure of what must
     stay as it is for that); pages: {index: marshal of (digest, entries, signatures, checksums of
     what was scanned)}; lookups: {key: closure} of what sources include; watches: {record of a
-    directory: names missed there, each ended by a zero byte}; macros: {name: tuple of what it
-    may stand for}; old_nodes: marshals of {node: closure}. A closure is stored as bytes, lowest
-    first."""
+    directory: names missed there, each ended by a zero byte}; macros: {name: (what it may
+    stand for, directories of the files that include it)}; assembled: {name that the assembler
+    looks for, from any working directory: None}; old_nodes: marshals of {node: closure}. A closure
+    is stored as bytes, lowest first."""
 
     def __init__(self, directory, configuration):
         """directory: private, as text, or None for a memory that is not kept."""
@@ -1146,7 +1148,8 @@ class HeaderMemory:
     def forget(self):
         """Become empty."""
         self.search = None
-        self.pages, self.lookups, self.watches, self.macros = {}, {}, {}, {}
+        self.pages, self.lookups, self.watches = {}, {}, {}
+        self.macros, self.assembled = {}, {}
         self.old_nodes = []
         self.chunks = self.valid_bytes = 0
 
@@ -1173,11 +1176,12 @@ class HeaderMemory:
         if hot is None:
             return False
         import marshal
-        search, pages, lookups, watches, macros = marshal.loads(hot)
+        search, pages, lookups, watches, macros, assembled = marshal.loads(hot)
         self.search = search or self.search
         self.pages.update(pages)
         self.lookups.update(lookups)
         self.macros.update(macros)
+        self.assembled.update(assembled)
         for record, names in watches.items():
             self.watches[record] = self.watches.get(record, b"") + names
         self.old_nodes.append(cold)
@@ -1230,15 +1234,19 @@ class HeaderMemory:
 
     def has_appeared(self, record, path):
         """Tell whether a directory has something now that was missed there."""
+        if path.endswith(PRECOMPILED):
+            return True
         path = path.rstrip(b"/") + b"/"
         for name in self.watches.get(record, b"").split(b"\0"):
             if name and posix.access(path + name, posix.F_OK, follow_symlinks=False):
                 return True
         return False
 
-    def recall(self, keys):
-        """Return the Inputs of some lookups if all is known and as it was; else None."""
-        closure = self.closure_of(keys)
+    def recall(self, list_keys):
+        """Return the Inputs of a job if all is known and as it was; else None.
+
+        list_keys: function that gives the keys of its lookups, by what is known of macros."""
+        closure = self.closure_of(list_keys())
         if closure is None:
             return None
         import time
@@ -1248,17 +1256,19 @@ class HeaderMemory:
                 return None
         return Inputs(self, closure)
 
-    def learn(self, keys, extras=None):
-        """Return the Inputs of some lookups; what is new or has changed is remembered.
+    def learn(self, list_keys, extras=None):
+        """Return the Inputs of a job; what is new or has changed is remembered.
 
-        extras: {key of a source: names that the compiler itself gave}. Raises OSError."""
+        list_keys: see recall; extras: {key of a source: names that the compiler itself gave}.
+        Raises OSError."""
         lock = open_memory_lock(self.path)
+        fresh = set()
         try:
             self.load()
             for attempt in range(MOST_RESTARTS):
                 addition = Addition(self)
                 try:
-                    closure = addition.learn(keys, extras or {})
+                    closure = addition.learn(list_keys(), extras or {})
                     addition.renew(closure)
                 except Outdated:
                     self.begin_anew()
@@ -1267,17 +1277,20 @@ class HeaderMemory:
                     self.begin_anew()
                     continue
                 self.save(*addition.commit())
-                return Inputs(self, closure, addition.fresh)
+                fresh |= addition.fresh
+                closure = self.closure_of(list_keys())
+                if closure is not None:         # there may be more keys than before
+                    return Inputs(self, closure, fresh)
         finally:
             if lock >= 0:
                 posix.close(lock)
         raise OSError(None, "the headers change all the time")
 
     def begin_anew(self):
-        """Forget all but the macros that name files."""
-        macros = self.macros
+        """Forget all but what changes the meaning of includes."""
+        macros, assembled = self.macros, self.assembled
         self.forget()
-        self.macros = macros
+        self.macros, self.assembled = macros, assembled
 
     def save(self, hot, cold):
         """Append a chunk of these parts to the file, or write it anew; troubles are no matter,
@@ -1296,13 +1309,17 @@ class HeaderMemory:
                                         | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600)
             chunk = pack_chunk(hot, cold, offset)
             try:
-                whole = posix.write(descriptor, chunk) == len(chunk)
+                if posix.write(descriptor, chunk) != len(chunk):
+                    raise OSError(None, "the disk is full")
             finally:
                 posix.close(descriptor)
-            if not offset and whole and len(chunk) <= MOST_MEMORY_BYTES:
+            if not offset:
                 posix.rename(self.path + ".new", self.path)
+                self.chunks = 0
                 if not size:
                     prune_memories(parent_of(fsencode(self.path)))
+            self.chunks += 1
+            self.valid_bytes = offset + len(chunk)
         except OSError as error:
             debug("the memory of headers is not kept: %s" % error.strerror)
 
@@ -1313,8 +1330,8 @@ class HeaderMemory:
         nodes = {}
         for part in self.old_nodes:
             nodes.update(marshal.loads(part))
-        return marshal.dumps((self.search, self.pages, self.lookups, self.watches, self.macros),
-                             2), marshal.dumps(nodes, 2)
+        return marshal.dumps((self.search, self.pages, self.lookups, self.watches, self.macros,
+                              self.assembled), 2), marshal.dumps(nodes, 2)
 
 
 def prune_memories(directory):
@@ -1478,7 +1495,8 @@ class Addition:
         content, status = read_settled(path)
         self.note_definitions(content)
         entry = pack_file(path, b"-", digest_of(content), status.st_size, status)
-        return entry, settled_signature(status), scan_includes(content)
+        is_compiled = PRECOMPILED in path or path.endswith(b".pch")
+        return entry, settled_signature(status), () if is_compiled else scan_includes(content)
 
     def includes_of(self, record, path):
         """Return what the file of a record includes, as scan_includes has it."""
@@ -1508,16 +1526,20 @@ class Addition:
         closures that are known already."""
         macros = self.memory.macros
         for name, values in find_definitions(text, macros).items() if macros else ():
-            if not values <= set(macros[name]):
-                macros[name] = tuple(values.union(macros[name]))
+            known, directories = macros[name]
+            if not values <= set(known):
+                macros[name] = tuple(values.union(known)), directories
                 self.is_incomplete = True
 
-    def values_of(self, name):
-        """Return what a macro may stand for, as far as that is known."""
+    def values_of(self, name, directory):
+        """Return what a macro may stand for, as far as that is known; note who wants to know."""
         if name not in self.memory.macros:
-            self.memory.macros[name] = ()
+            self.memory.macros[name] = (), ()
             self.is_incomplete = True
-        return self.memory.macros[name]
+        values, directories = self.memory.macros[name]
+        if directory not in directories:
+            self.memory.macros[name] = values, directories + (directory,)
+        return values
 
     # Lookups: an include, the directory of the file that has it, and that directory's place in
     # the search path, -1 if it was not found there
@@ -1529,18 +1551,15 @@ class Addition:
         if name[:1] == b"/":
             yield -1, b"/"
             return
-        if form == QUOTED:
+        if form in (QUOTED, ASSEMBLED):
             yield -1, directory
-        elif form == ASSEMBLED:
-            yield -1, self.memory.configuration.cwd
         first = {ANGLED: quoted, NEXT: place + 1}.get(form, 0)
         for index in range(first, len(directories)):
             yield index, directories[index]
 
     def look_up(self, include, directory, place):
         """Find what an include leads to; return (closure of the lookup itself, node or None)."""
-        key = (include, directory if include[:1] == QUOTED else b"",
-               place if include[:1] == NEXT else 0)
+        key = (lookup_key(include, directory), place if include[:1] == NEXT else 0)
         found = self.found.get(key)
         if found is None:
             found = self.found[key] = self.search_for(include, directory, place)
@@ -1560,6 +1579,9 @@ class Addition:
             mode = mode_at(end)
             if stat.S_ISDIR(mode):
                 closure |= 1 << self.directory_record(end)
+                if end.endswith(PRECOMPILED):   # one for each set of options
+                    for own_name in posix.listdir(end):
+                        closure |= 1 << self.file_record(end + b"/" + own_name)
             elif stat.S_ISREG(mode):
                 node = self.node_at(base, name, end, way, index)
                 return closure, node
@@ -1591,7 +1613,10 @@ class Addition:
         directory = parent_of(node)
         closure = 1 << record
         children = []
-        for include in self.resolved(self.includes_of(record, end)):
+        for include in self.resolved(self.includes_of(record, end), directory):
+            if include[:1] == ASSEMBLED:        # depends on the job's working directory
+                self.memory.assembled[include[1:]] = None
+                continue
             remembered = include[:1] in (QUOTED, ANGLED) \
                 and self.memory.lookups.get(lookup_key(include, directory))
             if remembered:
@@ -1605,14 +1630,16 @@ class Addition:
                 children.append(child)
         self.edges[node] = [closure, children]
 
-    def resolved(self, includes):
-        """Return includes with those that name macros replaced by what these may stand for."""
+    def resolved(self, includes, directory):
+        """Return includes with those that name macros replaced by what these may stand for.
+
+        directory: of the file that has them."""
         if not any(include[:1] == MACRO for include in includes):
             return includes
         result = dict.fromkeys(includes)
         names = [include[1:] for include in includes if include[:1] == MACRO]
         while names:
-            for value in self.values_of(names.pop()):
+            for value in self.values_of(names.pop(), directory):
                 if value not in result:
                     result[value] = None
                     if value[:1] == MACRO:
@@ -1643,12 +1670,12 @@ class Addition:
         led = {}
         for key in keys:
             if key in extras or key not in self.memory.lookups:
-                include, directory = key.split(b"\0")
+                include, _, directory = key.partition(b"\0")
                 if include[:1] == EXTRA:
                     directory = self.memory.configuration.cwd
                     includes = [QUOTED + name for name in extras.get(key, ())]
                 else:
-                    includes = self.resolved((include,))
+                    includes = self.resolved((include,), directory)
                 led[key] = [self.look_up(wanted, directory, -1) for wanted in includes]
         for node, end, place in self.queue:     # which grows meanwhile
             self.expand(node, end, place)
@@ -1725,7 +1752,7 @@ class Addition:
                                for node, edge in self.edges.items()}, 2)
         memory.old_nodes.append(nodes)
         return marshal.dumps((memory.search, pages, self.new_lookups, self.new_watches,
-                              memory.macros), 2), nodes
+                              memory.macros, memory.assembled), 2), nodes
 
 
 def checksum_of(scan):
@@ -1772,22 +1799,33 @@ def keys_of_source(memory, directory, cwd, text, definitions):
     """Return the keys of what a source includes, first those of a precompiled header.
 
     directory: the canonical one that the source is in, as the compiler names it; definitions:
-    {macro: text} of -D."""
+    (macro, text) of -D."""
     scan = scan_includes(text)
     includes = dict.fromkeys(scan)
     for include in scan:
         if include[:1] == NEXT:                 # in a source it is a plain include
             includes[QUOTED + include[1:]] = includes[ANGLED + include[1:]] = None
     if scan and scan[0][:1] in (QUOTED, ANGLED):
-        includes[scan[0] + b".gch"] = None
-    macros = {include[1:] for include in scan if include[:1] == MACRO}.union(memory.macros)
-    for name, values in find_definitions(text, macros).items() if macros else ():
-        includes.update(dict.fromkeys(values))
+        includes[scan[0] + PRECOMPILED] = None
+    own_macros = [include[1:] for include in scan if include[:1] == MACRO]
+    keys = {lookup_key(include, cwd if include[:1] == ASSEMBLED else directory): None
+            for include in includes if include[:1] != NEXT}
+    macros = set(own_macros).union(memory.macros)
+    for name, values in definitions_of_job(text, definitions, macros):
+        places = memory.macros.get(name, ((), ()))[1] + (directory,)
+        keys.update((lookup_key(value, place), None) for value in values for place in places)
+    return keys
+
+
+def definitions_of_job(text, definitions, macros):
+    """Yield (name, what it may stand for) for those of some macros that a source or -D defines."""
+    if macros:
+        yield from find_definitions(text, macros).items()
     for name, value in definitions:
         if name in macros:
-            add_name(value, 0, False, includes)
-    return [lookup_key(include, cwd if include[:1] == ASSEMBLED else directory)
-            for include in includes if include[:1] != NEXT]
+            values = {}
+            add_name(value, 0, False, values)
+            yield name, values
 
 
 def find_inputs(memory, lister, sources, forced=(), definitions=()):
@@ -1795,18 +1833,25 @@ def find_inputs(memory, lister, sources, forced=(), definitions=()):
 
     sources: list of (path, text) as bytes; forced: names that -include and -imacros give;
     definitions: (name, value) of -D, as bytes. Raises OSError if that cannot be found out."""
-    keys = {ANGLED + b"stdc-predef.h\0": None}
-    for name in forced:
-        for suffix in (b".gch", b".pch", b""):
-            keys[lookup_key(QUOTED + name + suffix, lister.cwd)] = None
-    for path, text in sources:
-        directory = lister.follow(path[:path.rfind(b"/") + 1])
-        keys.update(dict.fromkeys(keys_of_source(memory, directory, lister.cwd, text,
-                                                 definitions)))
-        extra = EXTRA + lister.follow(path) + b"\0"
-        if extra in memory.lookups:
-            keys[extra] = None
-    return memory.recall(keys) or memory.learn(keys)
+    cwd = lister.cwd
+    places = [(lister.follow(path[:path.rfind(b"/") + 1]), lister.follow(path))
+              for path, _ in sources]
+
+    def list_keys():
+        keys = {ANGLED + b"stdc-predef.h\0": None}
+        for name in forced:
+            for suffix in (PRECOMPILED, b".pch", b""):
+                keys[lookup_key(QUOTED + name + suffix, cwd)] = None
+        for name in memory.assembled:
+            keys[lookup_key(ASSEMBLED + name, cwd)] = None
+        for (_, text), (directory, path) in zip(sources, places):
+            keys.update(keys_of_source(memory, directory, cwd, text, definitions))
+            extra = EXTRA + path + b"\0"
+            if extra in memory.lookups:
+                keys[extra] = None
+        return keys
+
+    return memory.recall(list_keys) or memory.learn(list_keys)
 
 
 def ask_compiler(memory, lister, words, source):
@@ -1823,7 +1868,7 @@ def ask_compiler(memory, lister, words, source):
         return False
     key = EXTRA + lister.follow(source) + b"\0"
     names = [name for name in names_of_rule(rule) if name != source]    # it is no header
-    memory.learn([key], {key: names})
+    memory.learn(lambda: [key], {key: names})
     return True
 
 

@@ -820,8 +820,9 @@ class Lister:
 
     def add_known(self, path, kind, digest, status):
         """Add the file at a canonical path whose digest and status are known."""
+        if path not in self.entries:
+            self.paths.setdefault(digest, []).append(path)
         self.entries[path] = pack_file(path, kind, digest, status.st_size, status)
-        self.paths.setdefault(digest, []).append(path)
 
     def add_emptied(self, path):
         """Add a file that will only be written: its name counts, its content does not.
@@ -932,7 +933,7 @@ def follows_hash(text, start):
         if before == b"=" and text[max(start - 2, 0):start] == b"??":
             return True
         if before == b"/" and text[start - 1:start] == b"*":
-            start = text.rfind(b"/*", 0, start - 1)
+            start = text.rfind(b"/*", max(start - MAX_PATH_BYTES, 0), start - 1)
         elif before not in BLANK:
             return False
         start -= 1
@@ -946,9 +947,10 @@ def skip_blanks(text, at):
             at += 1
         if not text.startswith(b"/*", at):
             return at
-        at = text.find(b"*/", at + 2) + 2
-        if at < 2:
-            return len(text)
+        end = text.find(b"*/", at + 2, at + MAX_PATH_BYTES)
+        if end < 0:
+            return at
+        at = end + 2
 
 
 def add_name(text, at, is_next, found):
@@ -965,15 +967,21 @@ def add_name(text, at, is_next, found):
     else:
         name = word_at(text, at)
         after = skip_blanks(text, at + len(name))
-        line = text[text.rfind(b"\n", 0, at) + 1:at].lstrip(BLANK)
+        line = text[beginning_of_line(text, at):at].lstrip(BLANK)
         if name and text[after:after + 1] in b"\n\r()/" and line.startswith(DIRECTIVE_MARKS):
             found[MACRO + name] = None          # anything else is prose, in a comment
+
+
+def beginning_of_line(text, at):
+    """Return where the line of text[at] begins; of a very long one, where its last part does."""
+    far = max(at - MAX_PATH_BYTES, 0)
+    return text.rfind(b"\n", far, at) + 1 or far
 
 
 def word_at(text, at):
     """Return the identifier that begins at text[at]; b"" if none does."""
     end = at
-    while text[end:end + 1] and text[end] in NAME_BYTES:
+    while text[end:end + 1] and text[end] in NAME_BYTES and end < at + MAX_PATH_BYTES:
         end += 1
     return b"" if text[at:at + 1].isdigit() else text[at:end]
 
@@ -981,7 +989,7 @@ def word_at(text, at):
 def add_assembled(text, at, found):
     """Add the file that an assembler's directive names, perhaps inside a string of C."""
     start = text.find(QUOTED, at, at + 20)
-    if start < 0 or text[at:start].strip(b" \t\\"):
+    if start < 0 or text[at:start].replace(b"\\t", b"").strip(b" \t\\"):
         return
     end = text.find(QUOTED, start + 1, start + 1 + MAX_PATH_BYTES)
     name = text[start + 1:end].rstrip(b"\\")
@@ -998,8 +1006,9 @@ def find_definitions(text, names):
         at = text.find(name)
         while at >= 0:
             end = at + len(name)
-            line = text[text.rfind(b"\n", 0, at) + 1:at].strip(BLANK)
-            if line.endswith(b"define") and line[:1] in b"#%?/":
+            line = text[beginning_of_line(text, at):at].strip(BLANK)
+            if line.endswith(b"define") and line.startswith(DIRECTIVE_MARKS) \
+                    and word_at(text, at) == name:
                 values = {}
                 end = text.find(b")", end) + 1 if text[end:end + 1] == b"(" else end
                 if text[end:end + 1] in (b" ", b"\t", b"/"):
@@ -1044,7 +1053,7 @@ class SearchConfiguration:
         """See the class; adds to lister what is on the way to the directories named."""
         self.compiler, self.argv0, self.language = compiler, argv0, language
         self.words, self.environment, self.cwd = words, environment, lister.cwd
-        parts = [identity, language.encode()]
+        parts = [identity, fsencode(compiler), fsencode(argv0), language.encode()]
         parts += [fsencode(word) for word in canonical_words(words, lister)]
         for name in PATH_VARIABLES:
             value = environment.get(name)

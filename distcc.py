@@ -1550,25 +1550,30 @@ class Addition:
             self.memory.macros[name] = values, directories + (directory,)
         return values
 
-    # Lookups: an include, the directory of the file that has it, and that directory's place in
-    # the search path, -1 if it was not found there
+    # Lookups: an include, the directory of the file that has it, and the place of that file.
+    #
+    # A file's place is the index of the directory in the search path in which it was found; it
+    # matters to #include_next. Of what was found beside another file, gcc says that it has no
+    # place, and looks everywhere; clang says that it has the other one's. Both are obeyed: -1
+    # stands for no place, -2 for beside a file of place 0, -3 of place 1, and so on.
 
     def directories_for(self, include, directory, place):
-        """Yield (place, directory) in the order in which an include is looked for."""
+        """Yield (place, directory) in the order in which an include is looked for; for NEXT, place
+        is where to begin."""
         quoted, directories, _ = self.memory.search
         form, name = include[:1], include[1:]
         if name[:1] == b"/":
             yield -1, b"/"
             return
         if form in (QUOTED, ASSEMBLED):
-            yield -1, directory
-        first = {ANGLED: quoted, NEXT: place + 1}.get(form, 0)
+            yield -2 - place if place >= 0 else place, directory
+        first = {ANGLED: quoted, NEXT: place}.get(form, 0)
         for index in range(first, len(directories)):
             yield index, directories[index]
 
     def look_up(self, include, directory, place):
         """Find what an include leads to; return (closure of the lookup itself, node or None)."""
-        key = (lookup_key(include, directory), place if include[:1] == NEXT else 0)
+        key = (lookup_key(include, directory), 0 if include[:1] == ANGLED else place)
         found = self.found.get(key)
         if found is None:
             found = self.found[key] = self.search_for(include, directory, place)
@@ -1626,17 +1631,18 @@ class Addition:
             if include[:1] == ASSEMBLED:        # depends on the job's working directory
                 self.memory.assembled[include[1:]] = None
                 continue
-            remembered = include[:1] in (QUOTED, ANGLED) \
+            remembered = include[:1] == ANGLED \
                 and self.memory.lookups.get(lookup_key(include, directory))
             if remembered:
                 closure |= int.from_bytes(remembered, "little")
                 continue
-            own, child = self.look_up(include, directory, place)
-            closure |= own
-            if child in self.nodes:
-                closure |= int.from_bytes(self.nodes[child], "little")
-            elif child:
-                children.append(child)
+            for variant, start in variants_of(include, place):
+                own, child = self.look_up(variant, directory, start)
+                closure |= own
+                if child in self.nodes:
+                    closure |= int.from_bytes(self.nodes[child], "little")
+                elif child:
+                    children.append(child)
         self.edges[node] = [closure, children]
 
     def resolved(self, includes, directory):
@@ -1762,6 +1768,20 @@ class Addition:
         memory.old_nodes.append(nodes)
         return marshal.dumps((memory.search, pages, self.new_lookups, self.new_watches,
                               memory.macros, memory.assembled), 2), nodes
+
+
+def variants_of(include, place):
+    """Return the lookups that an include in a file of some place may mean: (include, place).
+
+    #include_next in a file without place is a plain #include to clang, and gcc looks in the whole
+    path."""
+    if include[:1] != NEXT:
+        return ((include, place),)
+    if place >= 0:
+        return ((include, place + 1),)
+    name = include[1:]
+    everywhere = ((QUOTED + name, place), (ANGLED + name, place), (include, 0))
+    return everywhere if place == -1 else everywhere + ((include, -1 - place),)
 
 
 def checksum_of(scan):

@@ -4104,8 +4104,8 @@ class IncludeScanTest(unittest.TestCase):
             for include in distcc.scan_includes(text):
                 self.assertNotIn(b"\0", include)
                 self.assertNotIn(b"\n", include)
-        for text in (b"#include <" * 100000, b'/*' * 500000 + b"*/include", b"# " * 500000,
-                     b"*/include" * 100000):
+        for text in (b"#include <" * 20000, b'/*' * 500000 + b"*/include", b"# " * 500000,
+                     b"*/include" * 20000):
             distcc.scan_includes(text)
 
     def test_rule(self):
@@ -4448,7 +4448,7 @@ class SupersetTest(HeaderCase):
 
     def test_generated_trees(self):
         """Random trees of directories, links and includes of all kinds."""
-        for seed in range(12):
+        for seed in range(8):
             with self.subTest(seed):
                 top = "tree%d" % seed
                 words = self.plant(random.Random(seed), top)

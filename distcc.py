@@ -830,8 +830,9 @@ class Lister:
 
     def add_known(self, path, kind, digest, status):
         """Add the file at a canonical path whose digest and status are known."""
+        if path not in self.entries:
+            self.paths.setdefault(digest, []).append(path)
         self.entries[path] = pack_file(path, kind, digest, status.st_size, status)
-        self.paths.setdefault(digest, []).append(path)
 
     def add_emptied(self, path):
         """Add a file that will only be written: its name counts, its content does not.
@@ -897,6 +898,7 @@ QUOTED, ANGLED, NEXT = b'"', b"<", b">" # NEXT: #include_next, with either kind 
 MACRO = b"$"                            # the name is that of a macro
 ASSEMBLED = b"%"                        # .include and .incbin: looked for by the assembler
 EXTRA = b"M"                            # what the compiler itself named for a source
+PRECOMPILED = b".gch"
 BLANK = b" \t\v\f\r"
 DIRECTIVE_MARKS = (b"#", b"%:", b"??=", b"/*")
 NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
@@ -908,7 +910,7 @@ def scan_includes(text):
     Conditionals and comments are not regarded, so there may be more than the compiler sees."""
     text = without_splices(text)
     found = {}
-    for word in (b"include", b"import", b"embed", b"incbin"):
+    for word in (b"include", b"import", b"embed", b"incbin", b"GCC dependency"):
         if word in text:
             scan_for(text, word, found)
     return tuple(found)
@@ -930,7 +932,7 @@ def scan_for(text, word, found):
         while start >= 0 and text[start] in BLANK:
             start -= 1
         before = text[start:start + 1]
-        if before == b"#" or before in b":=/" and follows_hash(text, start):
+        if before == b"#" or before in b":=/" and follows_hash(text, start) or word[:1] == b"G":
             is_next = text.startswith(b"_next", end)
             add_name(text, end + 5 * is_next, is_next, found)
         elif before == b".":
@@ -952,7 +954,7 @@ def follows_hash(text, start):
         if before == b"=" and text[max(start - 2, 0):start] == b"??":
             return True
         if before == b"/" and text[start - 1:start] == b"*":
-            start = text.rfind(b"/*", 0, start - 1)
+            start = text.rfind(b"/*", max(start - MAX_PATH_BYTES, 0), start - 1)
         elif before not in BLANK:
             return False
         start -= 1
@@ -966,9 +968,10 @@ def skip_blanks(text, at):
             at += 1
         if not text.startswith(b"/*", at):
             return at
-        at = text.find(b"*/", at + 2) + 2
-        if at < 2:
-            return len(text)
+        end = text.find(b"*/", at + 2, at + MAX_PATH_BYTES)
+        if end < 0:
+            return at
+        at = end + 2
 
 
 def add_name(text, at, is_next, found):
@@ -985,15 +988,21 @@ def add_name(text, at, is_next, found):
     else:
         name = word_at(text, at)
         after = skip_blanks(text, at + len(name))
-        line = text[text.rfind(b"\n", 0, at) + 1:at].lstrip(BLANK)
+        line = text[beginning_of_line(text, at):at].lstrip(BLANK)
         if name and text[after:after + 1] in b"\n\r()/" and line.startswith(DIRECTIVE_MARKS):
             found[MACRO + name] = None          # anything else is prose, in a comment
+
+
+def beginning_of_line(text, at):
+    """Return where the line of text[at] begins; of a very long one, where its last part does."""
+    far = max(at - MAX_PATH_BYTES, 0)
+    return text.rfind(b"\n", far, at) + 1 or far
 
 
 def word_at(text, at):
     """Return the identifier that begins at text[at]; b"" if none does."""
     end = at
-    while text[end:end + 1] and text[end] in NAME_BYTES:
+    while text[end:end + 1] and text[end] in NAME_BYTES and end < at + MAX_PATH_BYTES:
         end += 1
     return b"" if text[at:at + 1].isdigit() else text[at:end]
 
@@ -1001,7 +1010,7 @@ def word_at(text, at):
 def add_assembled(text, at, found):
     """Add the file that an assembler's directive names, perhaps inside a string of C."""
     start = text.find(QUOTED, at, at + 20)
-    if start < 0 or text[at:start].strip(b" \t\\"):
+    if start < 0 or text[at:start].replace(b"\\t", b"").strip(b" \t\\"):
         return
     end = text.find(QUOTED, start + 1, start + 1 + MAX_PATH_BYTES)
     name = text[start + 1:end].rstrip(b"\\")
@@ -1018,8 +1027,9 @@ def find_definitions(text, names):
         at = text.find(name)
         while at >= 0:
             end = at + len(name)
-            line = text[text.rfind(b"\n", 0, at) + 1:at].strip(BLANK)
-            if line.endswith(b"define") and line[:1] in b"#%?/":
+            line = text[beginning_of_line(text, at):at].strip(BLANK)
+            if line.endswith(b"define") and line.startswith(DIRECTIVE_MARKS) \
+                    and word_at(text, at) == name:
                 values = {}
                 end = text.find(b")", end) + 1 if text[end:end + 1] == b"(" else end
                 if text[end:end + 1] in (b" ", b"\t", b"/"):
@@ -1049,8 +1059,8 @@ def memory_directory(environment):
 # Options with a directory, which may be joined to them, and variables that name directories.
 DIRECTORY_OPTIONS = ("-I", "-isystem", "-iquote", "-idirafter", "-cxx-isystem", "-c-isystem",
                      "-isysroot", "--sysroot=", "--sysroot", "-F", "-iframework", "-B")
-PATH_VARIABLES = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH",
-                  "OBJCPLUS_INCLUDE_PATH")
+PATH_VARIABLES = ("GCC_EXEC_PREFIX", "COMPILER_PATH", "CPATH", "C_INCLUDE_PATH",
+                  "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH")
 
 
 class SearchConfiguration:
@@ -1064,7 +1074,7 @@ class SearchConfiguration:
         """See the class; adds to lister what is on the way to the directories named."""
         self.compiler, self.argv0, self.language = compiler, argv0, language
         self.words, self.environment, self.cwd = words, environment, lister.cwd
-        parts = [identity, language.encode()]
+        parts = [identity, fsencode(compiler), fsencode(argv0), language.encode()]
         parts += [fsencode(word) for word in canonical_words(words, lister)]
         for name in PATH_VARIABLES:
             value = environment.get(name)
@@ -1154,9 +1164,10 @@ class HeaderMemory:
     search: None or (number of directories for quotes alone, directories, closure of what must
     stay as it is for that); pages: {index: marshal of (digest, entries, signatures, checksums of
     what was scanned)}; lookups: {key: closure} of what sources include; watches: {record of a
-    directory: names missed there, each ended by a zero byte}; macros: {name: tuple of what it
-    may stand for}; old_nodes: marshals of {node: closure}. A closure is stored as bytes, lowest
-    first."""
+    directory: names missed there, each ended by a zero byte}; macros: {name: (what it may
+    stand for, directories of the files that include it)}; assembled: {name that the assembler
+    looks for, from any working directory: None}; old_nodes: marshals of {node: closure}. A closure
+    is stored as bytes, lowest first."""
 
     def __init__(self, directory, configuration):
         """directory: private, as text, or None for a memory that is not kept."""
@@ -1167,7 +1178,8 @@ class HeaderMemory:
     def forget(self):
         """Become empty."""
         self.search = None
-        self.pages, self.lookups, self.watches, self.macros = {}, {}, {}, {}
+        self.pages, self.lookups, self.watches = {}, {}, {}
+        self.macros, self.assembled = {}, {}
         self.old_nodes = []
         self.chunks = self.valid_bytes = 0
 
@@ -1194,11 +1206,12 @@ class HeaderMemory:
         if hot is None:
             return False
         import marshal
-        search, pages, lookups, watches, macros = marshal.loads(hot)
+        search, pages, lookups, watches, macros, assembled = marshal.loads(hot)
         self.search = search or self.search
         self.pages.update(pages)
         self.lookups.update(lookups)
         self.macros.update(macros)
+        self.assembled.update(assembled)
         for record, names in watches.items():
             self.watches[record] = self.watches.get(record, b"") + names
         self.old_nodes.append(cold)
@@ -1251,15 +1264,19 @@ class HeaderMemory:
 
     def has_appeared(self, record, path):
         """Tell whether a directory has something now that was missed there."""
+        if path.endswith(PRECOMPILED):
+            return True
         path = path.rstrip(b"/") + b"/"
         for name in self.watches.get(record, b"").split(b"\0"):
             if name and posix.access(path + name, posix.F_OK, follow_symlinks=False):
                 return True
         return False
 
-    def recall(self, keys):
-        """Return the Inputs of some lookups if all is known and as it was; else None."""
-        closure = self.closure_of(keys)
+    def recall(self, list_keys):
+        """Return the Inputs of a job if all is known and as it was; else None.
+
+        list_keys: function that gives the keys of its lookups, by what is known of macros."""
+        closure = self.closure_of(list_keys())
         if closure is None:
             return None
         import time
@@ -1269,17 +1286,19 @@ class HeaderMemory:
                 return None
         return Inputs(self, closure)
 
-    def learn(self, keys, extras=None):
-        """Return the Inputs of some lookups; what is new or has changed is remembered.
+    def learn(self, list_keys, extras=None):
+        """Return the Inputs of a job; what is new or has changed is remembered.
 
-        extras: {key of a source: names that the compiler itself gave}. Raises OSError."""
+        list_keys: see recall; extras: {key of a source: names that the compiler itself gave}.
+        Raises OSError."""
         lock = open_memory_lock(self.path)
+        fresh = set()
         try:
             self.load()
             for attempt in range(MOST_RESTARTS):
                 addition = Addition(self)
                 try:
-                    closure = addition.learn(keys, extras or {})
+                    closure = addition.learn(list_keys(), extras or {})
                     addition.renew(closure)
                 except Outdated:
                     self.begin_anew()
@@ -1288,17 +1307,20 @@ class HeaderMemory:
                     self.begin_anew()
                     continue
                 self.save(*addition.commit())
-                return Inputs(self, closure, addition.fresh)
+                fresh |= addition.fresh
+                closure = self.closure_of(list_keys())
+                if closure is not None:         # there may be more keys than before
+                    return Inputs(self, closure, fresh)
         finally:
             if lock >= 0:
                 posix.close(lock)
         raise OSError(None, "the headers change all the time")
 
     def begin_anew(self):
-        """Forget all but the macros that name files."""
-        macros = self.macros
+        """Forget all but what changes the meaning of includes."""
+        macros, assembled = self.macros, self.assembled
         self.forget()
-        self.macros = macros
+        self.macros, self.assembled = macros, assembled
 
     def save(self, hot, cold):
         """Append a chunk of these parts to the file, or write it anew; troubles are no matter,
@@ -1317,13 +1339,17 @@ class HeaderMemory:
                                         | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600)
             chunk = pack_chunk(hot, cold, offset)
             try:
-                whole = posix.write(descriptor, chunk) == len(chunk)
+                if posix.write(descriptor, chunk) != len(chunk):
+                    raise OSError(None, "the disk is full")
             finally:
                 posix.close(descriptor)
-            if not offset and whole and len(chunk) <= MOST_MEMORY_BYTES:
+            if not offset:
                 posix.rename(self.path + ".new", self.path)
+                self.chunks = 0
                 if not size:
                     prune_memories(parent_of(fsencode(self.path)))
+            self.chunks += 1
+            self.valid_bytes = offset + len(chunk)
         except OSError as error:
             debug("the memory of headers is not kept: %s" % error.strerror)
 
@@ -1334,8 +1360,8 @@ class HeaderMemory:
         nodes = {}
         for part in self.old_nodes:
             nodes.update(marshal.loads(part))
-        return marshal.dumps((self.search, self.pages, self.lookups, self.watches, self.macros),
-                             2), marshal.dumps(nodes, 2)
+        return marshal.dumps((self.search, self.pages, self.lookups, self.watches, self.macros,
+                              self.assembled), 2), marshal.dumps(nodes, 2)
 
 
 def prune_memories(directory):
@@ -1499,7 +1525,8 @@ class Addition:
         content, status = read_settled(path)
         self.note_definitions(content)
         entry = pack_file(path, b"-", digest_of(content), status.st_size, status)
-        return entry, settled_signature(status), scan_includes(content)
+        is_compiled = PRECOMPILED in path or path.endswith(b".pch")
+        return entry, settled_signature(status), () if is_compiled else scan_includes(content)
 
     def includes_of(self, record, path):
         """Return what the file of a record includes, as scan_includes has it."""
@@ -1529,39 +1556,45 @@ class Addition:
         closures that are known already."""
         macros = self.memory.macros
         for name, values in find_definitions(text, macros).items() if macros else ():
-            if not values <= set(macros[name]):
-                macros[name] = tuple(values.union(macros[name]))
+            known, directories = macros[name]
+            if not values <= set(known):
+                macros[name] = tuple(values.union(known)), directories
                 self.is_incomplete = True
 
-    def values_of(self, name):
-        """Return what a macro may stand for, as far as that is known."""
+    def values_of(self, name, directory):
+        """Return what a macro may stand for, as far as that is known; note who wants to know."""
         if name not in self.memory.macros:
-            self.memory.macros[name] = ()
+            self.memory.macros[name] = (), ()
             self.is_incomplete = True
-        return self.memory.macros[name]
+        values, directories = self.memory.macros[name]
+        if directory not in directories:
+            self.memory.macros[name] = values, directories + (directory,)
+        return values
 
-    # Lookups: an include, the directory of the file that has it, and that directory's place in
-    # the search path, -1 if it was not found there
+    # Lookups: an include, the directory of the file that has it, and the place of that file.
+    #
+    # A file's place is the index of the directory in the search path in which it was found; it
+    # matters to #include_next. Of what was found beside another file, gcc says that it has no
+    # place, and looks everywhere; clang says that it has the other one's. Both are obeyed: -1
+    # stands for no place, -2 for beside a file of place 0, -3 of place 1, and so on.
 
     def directories_for(self, include, directory, place):
-        """Yield (place, directory) in the order in which an include is looked for."""
+        """Yield (place, directory) in the order in which an include is looked for; for NEXT, place
+        is where to begin."""
         quoted, directories, _ = self.memory.search
         form, name = include[:1], include[1:]
         if name[:1] == b"/":
             yield -1, b"/"
             return
-        if form == QUOTED:
-            yield -1, directory
-        elif form == ASSEMBLED:
-            yield -1, self.memory.configuration.cwd
-        first = {ANGLED: quoted, NEXT: place + 1}.get(form, 0)
+        if form in (QUOTED, ASSEMBLED):
+            yield -2 - place if place >= 0 else place, directory
+        first = {ANGLED: quoted, NEXT: place}.get(form, 0)
         for index in range(first, len(directories)):
             yield index, directories[index]
 
     def look_up(self, include, directory, place):
         """Find what an include leads to; return (closure of the lookup itself, node or None)."""
-        key = (include, directory if include[:1] == QUOTED else b"",
-               place if include[:1] == NEXT else 0)
+        key = (lookup_key(include, directory), 0 if include[:1] == ANGLED else place)
         found = self.found.get(key)
         if found is None:
             found = self.found[key] = self.search_for(include, directory, place)
@@ -1581,6 +1614,9 @@ class Addition:
             mode = mode_at(end)
             if stat.S_ISDIR(mode):
                 closure |= 1 << self.directory_record(end)
+                if end.endswith(PRECOMPILED):   # one for each set of options
+                    for own_name in posix.listdir(end):
+                        closure |= 1 << self.file_record(end + b"/" + own_name)
             elif stat.S_ISREG(mode):
                 node = self.node_at(base, name, end, way, index)
                 return closure, node
@@ -1612,28 +1648,34 @@ class Addition:
         directory = parent_of(node)
         closure = 1 << record
         children = []
-        for include in self.resolved(self.includes_of(record, end)):
-            remembered = include[:1] in (QUOTED, ANGLED) \
+        for include in self.resolved(self.includes_of(record, end), directory):
+            if include[:1] == ASSEMBLED:        # depends on the job's working directory
+                self.memory.assembled[include[1:]] = None
+                continue
+            remembered = include[:1] == ANGLED \
                 and self.memory.lookups.get(lookup_key(include, directory))
             if remembered:
                 closure |= int.from_bytes(remembered, "little")
                 continue
-            own, child = self.look_up(include, directory, place)
-            closure |= own
-            if child in self.nodes:
-                closure |= int.from_bytes(self.nodes[child], "little")
-            elif child:
-                children.append(child)
+            for variant, start in variants_of(include, place):
+                own, child = self.look_up(variant, directory, start)
+                closure |= own
+                if child in self.nodes:
+                    closure |= int.from_bytes(self.nodes[child], "little")
+                elif child:
+                    children.append(child)
         self.edges[node] = [closure, children]
 
-    def resolved(self, includes):
-        """Return includes with those that name macros replaced by what these may stand for."""
+    def resolved(self, includes, directory):
+        """Return includes with those that name macros replaced by what these may stand for.
+
+        directory: of the file that has them."""
         if not any(include[:1] == MACRO for include in includes):
             return includes
         result = dict.fromkeys(includes)
         names = [include[1:] for include in includes if include[:1] == MACRO]
         while names:
-            for value in self.values_of(names.pop()):
+            for value in self.values_of(names.pop(), directory):
                 if value not in result:
                     result[value] = None
                     if value[:1] == MACRO:
@@ -1664,12 +1706,12 @@ class Addition:
         led = {}
         for key in keys:
             if key in extras or key not in self.memory.lookups:
-                include, directory = key.split(b"\0")
+                include, _, directory = key.partition(b"\0")
                 if include[:1] == EXTRA:
                     directory = self.memory.configuration.cwd
                     includes = [QUOTED + name for name in extras.get(key, ())]
                 else:
-                    includes = self.resolved((include,))
+                    includes = self.resolved((include,), directory)
                 led[key] = [self.look_up(wanted, directory, -1) for wanted in includes]
         for node, end, place in self.queue:     # which grows meanwhile
             self.expand(node, end, place)
@@ -1746,7 +1788,21 @@ class Addition:
                                for node, edge in self.edges.items()}, 2)
         memory.old_nodes.append(nodes)
         return marshal.dumps((memory.search, pages, self.new_lookups, self.new_watches,
-                              memory.macros), 2), nodes
+                              memory.macros, memory.assembled), 2), nodes
+
+
+def variants_of(include, place):
+    """Return the lookups that an include in a file of some place may mean: (include, place).
+
+    #include_next in a file without place is a plain #include to clang, and gcc looks in the whole
+    path."""
+    if include[:1] != NEXT:
+        return ((include, place),)
+    if place >= 0:
+        return ((include, place + 1),)
+    name = include[1:]
+    everywhere = ((QUOTED + name, place), (ANGLED + name, place), (include, 0))
+    return everywhere if place == -1 else everywhere + ((include, -1 - place),)
 
 
 def checksum_of(scan):
@@ -1788,22 +1844,33 @@ def keys_of_source(memory, directory, cwd, text, definitions):
     """Return the keys of what a source includes, first those of a precompiled header.
 
     directory: the canonical one that the source is in, as the compiler names it; definitions:
-    {macro: text} of -D."""
+    (macro, text) of -D."""
     scan = scan_includes(text)
     includes = dict.fromkeys(scan)
     for include in scan:
         if include[:1] == NEXT:                 # in a source it is a plain include
             includes[QUOTED + include[1:]] = includes[ANGLED + include[1:]] = None
     if scan and scan[0][:1] in (QUOTED, ANGLED):
-        includes[scan[0] + b".gch"] = None
-    macros = {include[1:] for include in scan if include[:1] == MACRO}.union(memory.macros)
-    for name, values in find_definitions(text, macros).items() if macros else ():
-        includes.update(dict.fromkeys(values))
+        includes[scan[0] + PRECOMPILED] = None
+    own_macros = [include[1:] for include in scan if include[:1] == MACRO]
+    keys = {lookup_key(include, cwd if include[:1] == ASSEMBLED else directory): None
+            for include in includes if include[:1] != NEXT}
+    macros = set(own_macros).union(memory.macros)
+    for name, values in definitions_of_job(text, definitions, macros):
+        places = memory.macros.get(name, ((), ()))[1] + (directory,)
+        keys.update((lookup_key(value, place), None) for value in values for place in places)
+    return keys
+
+
+def definitions_of_job(text, definitions, macros):
+    """Yield (name, what it may stand for) for those of some macros that a source or -D defines."""
+    if macros:
+        yield from find_definitions(text, macros).items()
     for name, value in definitions:
         if name in macros:
-            add_name(value, 0, False, includes)
-    return [lookup_key(include, cwd if include[:1] == ASSEMBLED else directory)
-            for include in includes if include[:1] != NEXT]
+            values = {}
+            add_name(value, 0, False, values)
+            yield name, values
 
 
 def find_inputs(memory, lister, sources, forced=(), definitions=()):
@@ -1811,18 +1878,25 @@ def find_inputs(memory, lister, sources, forced=(), definitions=()):
 
     sources: list of (path, text) as bytes; forced: names that -include and -imacros give;
     definitions: (name, value) of -D, as bytes. Raises OSError if that cannot be found out."""
-    keys = {ANGLED + b"stdc-predef.h\0": None}
-    for name in forced:
-        for suffix in (b".gch", b".pch", b""):
-            keys[lookup_key(QUOTED + name + suffix, lister.cwd)] = None
-    for path, text in sources:
-        directory = lister.follow(path[:path.rfind(b"/") + 1])
-        keys.update(dict.fromkeys(keys_of_source(memory, directory, lister.cwd, text,
-                                                 definitions)))
-        extra = EXTRA + lister.follow(path) + b"\0"
-        if extra in memory.lookups:
-            keys[extra] = None
-    return memory.recall(keys) or memory.learn(keys)
+    cwd = lister.cwd
+    places = [(lister.follow(path[:path.rfind(b"/") + 1]), lister.follow(path))
+              for path, _ in sources]
+
+    def list_keys():
+        keys = {ANGLED + b"stdc-predef.h\0": None}
+        for name in forced:
+            for suffix in (PRECOMPILED, b".pch", b""):
+                keys[lookup_key(QUOTED + name + suffix, cwd)] = None
+        for name in memory.assembled:
+            keys[lookup_key(ASSEMBLED + name, cwd)] = None
+        for (_, text), (directory, path) in zip(sources, places):
+            keys.update(keys_of_source(memory, directory, cwd, text, definitions))
+            extra = EXTRA + path + b"\0"
+            if extra in memory.lookups:
+                keys[extra] = None
+        return keys
+
+    return memory.recall(list_keys) or memory.learn(list_keys)
 
 
 def ask_compiler(memory, lister, words, source):
@@ -1839,7 +1913,7 @@ def ask_compiler(memory, lister, words, source):
         return False
     key = EXTRA + lister.follow(source) + b"\0"
     names = [name for name in names_of_rule(rule) if name != source]    # it is no header
-    memory.learn([key], {key: names})
+    memory.learn(lambda: [key], {key: names})
     return True
 
 

@@ -4037,6 +4037,756 @@ class ScannerTest(Case):
 
 
 # -------------------------------------------------------------------------------------------
+# Entries and headers: what a job takes along
+# IncludeScanTest EntriesTest HeaderCase ClosureTest SupersetTest StaleTest MemoryFileTest
+# -------------------------------------------------------------------------------------------
+
+# Text, and what scan_includes makes of it: form and name, blanks between.
+INCLUDES = (
+    ('', ''), ('int include;', ''), ('include "a"', ''), ('#include "a"', '"a'),
+    ('#include <a/b.h>', '<a/b.h'), ('  #  include\t<a>', '<a'), ('x\n#include"a"\n', '"a'),
+    ('#include <a', ''), ('#include "a\n"', ''), ('#include ""', ''), ('#include <>', ''),
+    ('#include "a\\b"', '"a\\b'), ('#include "a" // <b>', '"a'), ('// #include <a>', '<a'),
+    ('#import <a>', '<a'), ('#embed "a" limit(1)', '"a'), ('#include_next <a>', '>a'),
+    ('#include_next "a"', '>a'), ('%:include <a>', '<a'), ('??=include <a>', '<a'),
+    ('#/**/include/* x */<a>', '<a'), ('/* c */ # /* d */ include <a>', '<a'),
+    ('#\\\ninclude <a>', '<a'), ('#inc\\\nlude <a>', '<a'), ('#include \\\n <a>', '<a'),
+    ('#include <a\\\n.h>', '<a.h'), ('#\\\r\ninclude <a>', '<a'), ('#include <a>\r\n', '<a'),
+    ('#include A', '$A'), ('# include A_1 // x', '$A_1'), ('#include A(x)', '$A'),
+    ('#\tinclude\tA\n', '$A'), (' * #include this file', ''), ('/* \\#include this */', ''),
+    ('# include 1a', ''), ('#if __has_include(<a>)', '<a'), ('#if __has_include ( "a" )', '"a'),
+    ('#if 0 || __has_include_next(<a>)', '>a'), ('#elif __has_embed("a")', '"a'),
+    ('#if __has_include(A)', '$A'), ('#ifdef __has_include\n', ''),
+    ('#if defined __has_include && (A)', ''), ('#include <a>\n#include <a>', '<a'),
+    ('#if 0\n#include "a"\n#else\n#include <b>\n#endif', '"a <b'),
+    ('.incbin "a"', '%a'), ('asm(".incbin \\"a/b\\"");', '%a/b'), ('\t.include "a"', '%a'),
+    ('asm("x\\n\\t.incbin\\t\\"a\\", 1, 2");', '%a'), ('.incbin a', ''), ('x.include = "a"', ''),
+    ('#pragma GCC dependency "a"', '"a'), ('_Pragma("GCC dependency")', ''),
+    ('#define X #include <a>', '<a'), ('##include <a>', '<a'), ('\f#\vinclude <a>', '<a'),
+    ('#include "\xe4.h"', '"\xe4.h'), ('#', ''), ('#include', ''), ('#include ', ''),
+    ('__has_include(', ''), ('*/include <a>', ''), ('/include <a>', ''), (':include <a>', ''))
+
+# A text, and what find_definitions finds in it for the macros A and B.
+DEFINITIONS = (
+    ('', {}), ('#define A "x"', {'A': {'"x'}}), ('#define A <x/y>', {'A': {'<x/y'}}),
+    ('# define\tA <x>\n#  define B A', {'A': {'<x'}, 'B': {'$A'}}), ('#undef A', {}),
+    ('#define A <x>\n#define A "y"', {'A': {'<x', '"y'}}), ('#define AB <x>', {}),
+    ('#define A\n#define A/**/<x>', {'A': {'<x'}}), ('#define A() <x>', {'A': {'<x'}}),
+    ('#define A \\\n <x>', {'A': {'<x'}}), ('#define XA <x>', {}), ('define A <x>', {}),
+    ('#define C A <x>', {}), ('#define A 1', {'A': set()}))
+
+
+class IncludeScanTest(unittest.TestCase):
+    """The pure functions that look for includes."""
+
+    def test_includes(self):
+        """Every spelling of a directive is seen, and what is none is not."""
+        for text, expected in INCLUDES:
+            with self.subTest(text):
+                found = distcc.scan_includes(text.encode("latin-1"))
+                self.assertEqual(b" ".join(found).decode("latin-1"), expected)
+
+    def test_definitions(self):
+        """What a macro may stand for is found in every definition of just its name."""
+        for text, expected in DEFINITIONS:
+            with self.subTest(text):
+                found = distcc.find_definitions(text.encode(), (b"A", b"B"))
+                self.assertEqual({name.decode(): {value.decode() for value in values}
+                                  for name, values in found.items()}, expected)
+
+    def test_any_bytes(self):
+        """No text makes the scan fail, or take long."""
+        dice = random.Random(5)
+        pieces = (b"#", b"include", b"_next", b"<", b">", b'"', b"a", b"\n", b"\\", b"/*", b"*/",
+                  b" ", b"__has_", b"(", b".", b"incbin", b"%:", b"??=", b"\0", b"\xff", b"import")
+        for _ in range(2000):
+            text = b"".join(dice.choices(pieces, k=dice.randrange(30)))
+            for include in distcc.scan_includes(text):
+                self.assertNotIn(b"\0", include)
+                self.assertNotIn(b"\n", include)
+        for text in (b"#include <" * 20000, b'/*' * 500000 + b"*/include", b"# " * 500000,
+                     b"*/include" * 20000):
+            distcc.scan_includes(text)
+
+    def test_rule(self):
+        """Names in a rule are unquoted as make does it."""
+        self.assertEqual(distcc.names_of_rule(b"x: a.c \\\n b\\ c.h d$$e \\#f g\n"),
+                         [b"a.c", b"b c.h", b"d$e", b"#f", b"g"])
+
+
+class EntriesTest(Case):
+    """Paths as the kernel follows them, and what is listed of them."""
+
+    def setUp(self):
+        """Make a directory with links in it."""
+        super().setUp()
+        self.dir = os.path.realpath(self.dir)
+        self.write("d/e/f", "content")
+        for name, target in (("up", "d/e"), ("d/abs", self.path("d/e")), ("d/back", ".."),
+                             ("round", "round"), ("gone", "nowhere/x"), ("file", "up/f")):
+            os.symlink(target, self.path(name))
+        self.lister = distcc.Lister(os.fsencode(self.dir))
+
+    def relative(self, path):
+        """Return a path of bytes below the scratch directory as text."""
+        return os.path.relpath(os.fsdecode(path), self.dir)
+
+    def test_trace_path(self):
+        """The end is that of realpath; links and directories left by .. are on the way."""
+        for path, end, way in (
+                ("d/e/f", "d/e/f", []), ("up/f", "d/e/f", ["up"]), (".//d/./e/", "d/e", []),
+                ("up/../e", "d/e", ["up", "d/e"]), ("d/abs/f", "d/e/f", ["d/abs"]),
+                ("d/back/up/f", "d/e/f", ["d/back", "d", "up"]), ("file", "d/e/f", ["file", "up"]),
+                ("d/../d/../up", "d/e", ["d", "d", "up"])):
+            with self.subTest(path):
+                found = distcc.trace_path(os.fsencode(self.dir), os.fsencode(path), {})
+                self.assertEqual(self.relative(found[0]), end)
+                self.assertEqual([self.relative(point) for point, _ in found[1]], way)
+                self.assertEqual(found[2], b"")
+        self.assertEqual(distcc.trace_path(b"/", b"../..//", {})[0], b"/")
+
+    def test_missing(self):
+        """Of what is not there, the directory that lacks it is told, and the name."""
+        for path, end, missing in (("x", ".", b"x"), ("up/x/y", "d/e", b"x"),
+                                   ("gone", ".", b"nowhere"), ("d/e/f/x", "d/e/f", b"x")):
+            with self.subTest(path):
+                found = distcc.trace_path(os.fsencode(self.dir), os.fsencode(path), {})
+                self.assertEqual((self.relative(found[0]), found[2]), (end, missing))
+        with self.assertRaises(OSError):
+            distcc.trace_path(os.fsencode(self.dir), b"round", {})
+
+    def test_lister(self):
+        """Each thing is listed once: what was named, and what is on the way to it."""
+        self.assertEqual(self.relative(self.lister.add(b"up/../e/f")), "d/e/f")
+        content, digest = self.lister.read(b"file")
+        self.assertEqual((content, digest), (b"content", distcc.digest_of(b"content")))
+        page = self.lister.page().split(b"\0")
+        heads = {self.relative(path): head for head, path in zip(page[::2], page[1::2])}
+        self.assertEqual(len(heads), len(page) // 2)
+        status = os.stat(self.path("d/e/f"))
+        inode = (status.st_ino ^ status.st_dev << 44) & 0xffffffffffffffff
+        self.assertEqual(heads, {
+            ".": b"d", "up": b"sd/e", "d/e": b"d", "file": b"sup/f",
+            "d/e/f": b"f- %s 7 %d %x" % (digest, status.st_mtime_ns, inode)})
+        self.assertEqual([self.relative(path) for path in self.lister.paths[digest]], ["d/e/f"])
+
+    def test_emptied(self):
+        """An output that is there already is listed without its content."""
+        self.lister.add_emptied(b"file")
+        self.assertIn(b"f- %s 0 " % distcc.digest_of(b""), self.lister.page())
+
+    def test_faults(self):
+        """What cannot be listed is told, and not listed."""
+        os.mkfifo(self.path("fifo"))
+        before = self.lister.page()
+        for name in (b"x", b"fifo", b"round", b"d/e/f/x"):
+            with self.subTest(name), self.assertRaises(OSError):
+                self.lister.add(name)
+        self.assertEqual(self.lister.page(), before)
+
+
+class HeaderCase(Case):
+    """A test with a memory of headers, in a scratch directory that is the working directory."""
+
+    def setUp(self):
+        super().setUp()
+        self.dir = os.path.realpath(self.dir)
+        self.memories = self.path("memories")
+        os.mkdir(self.memories, 0o700)
+
+    def settle(self):
+        """Let all files be old enough to be trusted by their times."""
+        newest_ns = max(os.lstat(os.path.join(top, name)).st_ctime_ns
+                        for top, directories, names in os.walk(self.dir)
+                        for name in directories + names)
+        wait_until(lambda: time.time_ns() - newest_ns > distcc.YOUNG_NS, "the clock to move on")
+
+    def memory(self, compiler="gcc", words=(), language="c", cwd="", environment=()):
+        """Return (HeaderMemory, Lister) as a new job has them."""
+        lister = distcc.Lister(os.fsencode(os.path.join(self.dir, cwd)))
+        surroundings = dict(os.environ, **dict(environment))
+        configuration = distcc.SearchConfiguration(
+            shutil.which(compiler), compiler, b"identity", language, list(words), surroundings,
+            lister)
+        return distcc.HeaderMemory(self.memories, configuration), lister
+
+    def find(self, source="a.c", forced=(), definitions=(), **keywords):
+        """Do a job's part; return (files and what else it takes along {path: head}, Inputs)."""
+        memory, lister = self.memory(**keywords)
+        cwd = os.getcwd()
+        os.chdir(os.fsdecode(lister.cwd))
+        self.addCleanup(os.chdir, cwd)
+        text, _ = lister.read(os.fsencode(source))
+        inputs = distcc.find_inputs(memory, lister, [(os.fsencode(source), text)],
+                                    [os.fsencode(name) for name in forced], definitions)
+        return self.entries_of(lister, inputs), inputs
+
+    def entries_of(self, lister, inputs):
+        """Return {path: head of the entry} of a job, after a look at whether they are true."""
+        pages = [(lister.page(), ~0)] + [(inputs.pages[digest], mask)
+                                         for digest, mask in inputs.references]
+        entries = {}
+        for page, mask in pages:
+            fields = page.split(b"\0")
+            for place, (head, path) in enumerate(zip(fields[::2], fields[1::2])):
+                if mask >> place & 1:
+                    self.assertEqual(entries.setdefault(path, head), head)
+        for digest, content in inputs.pages.items():
+            self.assertEqual(digest, distcc.digest_of(content))
+        for path, head in entries.items():
+            self.assertEqual(os.path.realpath(os.path.dirname(path)), os.path.dirname(path))
+            self.assertEqual(head, self.head_of(path), path)
+        return entries
+
+    def head_of(self, path):
+        """Return the head of an entry as what is at path calls for."""
+        if os.path.islink(path):
+            return b"s" + os.readlink(path)
+        if os.path.isdir(path):
+            return b"d"
+        with open(path, "rb") as stream:
+            content = stream.read()
+        return distcc.pack_file(path, b"-", distcc.digest_of(content), len(content),
+                                os.stat(path)).split(b"\0")[0]
+
+    def names_of(self, entries):
+        """Return the files of the scratch directory among entries, sorted, as text."""
+        return sorted(os.path.relpath(os.fsdecode(path), self.dir)
+                      for path, head in entries.items()
+                      if head[:1] == b"f" and path.startswith(os.fsencode(self.dir)))
+
+    def check_superset(self, source="a.c", compiler="gcc", words=(), entries=None, cwd="",
+                       **keywords):
+        """Fail unless a job takes along all files that the compiler names."""
+        if entries is None:
+            entries, _ = self.find(source, compiler=compiler, words=words, cwd=cwd, **keywords)
+        cwd = os.path.join(self.dir, cwd)
+        forced = [word for name in keywords.get("forced", ()) for word in ("-include", name)]
+        result = run([compiler, "-M", *words, *forced, source], cwd=cwd)
+        self.assertEqual(result.status, 0, result)
+        named = {os.path.realpath(os.path.join(os.fsencode(cwd), name))
+                 for name in distcc.names_of_rule(result.stdout)}
+        self.assertEqual(named.difference(entries), set())
+        return entries
+
+
+class ClosureTest(HeaderCase):
+    """Which files a job takes along, case by case."""
+
+    def check(self, expected, **keywords):
+        """Fail unless a job takes just these files of the scratch directory, now and again."""
+        for _ in range(2):
+            entries, _ = self.find(**dict({"words": ["-nostdinc"]}, **keywords))
+            self.assertEqual(self.names_of(entries), sorted(expected.split()))
+        return entries
+
+    def test_order_of_the_search(self):
+        """Quotes look beside the file, then in -iquote; angles do not; then -I in order."""
+        for directory in "qijs":
+            self.write(directory + "/x.h", "")
+            self.write(directory + "/%s.h" % directory, "")
+        words = ["-nostdinc", "-iquote", "q", "-Ii", "-isystem", "s", "-I", "j"]
+        self.write("a.c", '#include <x.h>\n#include <q.h>\n#include <s.h>\n')
+        self.check("a.c i/x.h s/s.h", words=words)
+        self.write("b.c", '#include "x.h"\n#include "q.h"\n#include "j.h"\n')
+        self.check("b.c q/x.h q/q.h j/j.h", source="b.c", words=words)
+        self.write("x.h", "")
+        self.check("b.c x.h q/q.h j/j.h", source="b.c", words=words)
+        self.check("q/c.c q/x.h", source=self.write("q/c.c", '#include "x.h"\n'), words=words)
+
+    def test_chains_and_circles(self):
+        """What headers include goes along, also if they include each other."""
+        self.write("a.c", '#include "d/1.h"\n')
+        self.write("d/1.h", '#include "2.h"\n#include "../e/3.h"\n')
+        self.write("d/2.h", '#include "1.h"\n#include "2.h"\n')
+        self.write("e/3.h", '#include "../d/1.h"\n#include "4.h"\n')
+        self.write("e/4.h", '#include "none.h"\n')
+        entries = self.check("a.c d/1.h d/2.h e/3.h e/4.h")
+        self.assertEqual(entries[os.fsencode(self.path("d"))], b"d")
+        self.write("e/b.c", '#include "4.h"\n')
+        self.check("e/b.c e/4.h", source="e/b.c")
+        self.check("e/b.c e/4.h", source="b.c", cwd="e")
+
+    def test_next(self):
+        """#include_next leads to the next directory that has the file."""
+        for directory in "ijk":
+            self.write(directory + "/x.h", "#include_next <x.h>\n")
+        self.write("a.c", "#include <x.h>\n")
+        words = ["-nostdinc", "-Ii", "-Ij", "-Ik"]
+        self.check("a.c i/x.h j/x.h k/x.h", words=words)
+        self.write("b.c", '#include "j/x.h"\n')
+        self.check("b.c i/x.h j/x.h k/x.h", source="b.c", words=words)
+        self.check("a.c j/x.h k/x.h", words=words[:1] + words[2:])
+
+    def test_links(self):
+        """Quotes look beside the name by which a file was found, not beside the file."""
+        self.write("real/x.h", '#include "y.h"\n')
+        self.write("real/y.h", "")
+        self.write("link/y.h", "")
+        os.symlink("../real/x.h", self.path("link/x.h"))
+        os.symlink("link", self.path("way"))
+        self.write("a.c", '#include "way/x.h"\n')
+        entries = self.check("a.c link/y.h real/x.h")
+        self.assertEqual(entries[os.fsencode(self.path("way"))], b"slink")
+        self.assertEqual(entries[os.fsencode(self.path("link/x.h"))], b"s../real/x.h")
+        self.write("b.c", "#include <x.h>\n")
+        entries = self.check("b.c link/y.h real/x.h", source="b.c", words=["-nostdinc", "-Iway"])
+        self.assertIn(os.fsencode(self.path("way")), entries)
+
+    def test_macros(self):
+        """A macro leads to all that it may stand for, by -D and by definitions anywhere."""
+        for name in "123456":
+            self.write("d/%s.h" % name, "")
+        self.write("a.c", '#define ONE "d/1.h"\n#include ONE\n#include "d/m.h"\n#include SIX\n')
+        self.write("d/m.h", '#include TWO\n#include THREE\n#include FOUR\n#include FIVE\n')
+        self.write("d/n.h", '#define THREE <3.h>\n#define FOUR OTHER\n')
+        self.write("d/1.h", '#include "n.h"\n#define OTHER "4.h"\n')
+        words = ["-nostdinc", "-Id"]
+        self.check("a.c d/1.h d/2.h d/3.h d/4.h d/m.h d/n.h d/6.h", words=words,
+                   definitions=[(b"TWO", b'"2.h"'), (b"SIX", b"<6.h>")])
+        self.check("a.c d/1.h d/3.h d/4.h d/m.h d/n.h d/5.h", words=words,
+                   definitions=[(b"FIVE", b'"5.h"')])
+
+    def test_forced(self):
+        """-include looks in the working directory first, then where quotes look."""
+        self.write("d/a.c", "")
+        self.write("d/x.h", "")
+        self.write("x.h", '#include "y.h"\n')
+        self.write("y.h", "")
+        self.check("d/a.c x.h y.h", source="d/a.c", forced=["x.h"])
+        self.check("d/a.c d/x.h", source="a.c", cwd="d", forced=["x.h"])
+        self.check("d/a.c y.h", source="d/a.c", forced=["y.h"], words=["-nostdinc", "-I."])
+
+    def test_assembler(self):
+        """.incbin and .include are looked for from each job's own working directory."""
+        self.write("d/bin", "1")
+        self.write("e/bin", "2")
+        self.write("d/a.c", '#include "../h.h"\n')
+        self.write("e/a.c", '#include "../h.h"\n')
+        self.write("h.h", 'asm(".incbin \\"bin\\"");\n')
+        self.check("d/a.c d/bin h.h", source="a.c", cwd="d")
+        self.check("e/a.c e/bin h.h", source="a.c", cwd="e")
+        self.check("d/a.c h.h", source="d/a.c")
+
+    def test_precompiled(self):
+        """A precompiled header goes along wherever the compiler would look for it."""
+        self.write("i/x.h", "int x;\n")
+        self.write("j/y.h", "int y;\n")
+        self.write("a.c", "#include <x.h>\n#include <y.h>\n")
+        words = ["-nostdinc", "-Ij", "-Ii"]
+        self.check("a.c i/x.h j/y.h", words=words)
+        self.write("j/x.h.gch/one", "#include <y.h>\n")
+        self.check("a.c i/x.h j/y.h j/x.h.gch/one", words=words)
+        self.write("j/x.h.gch/two", "two")
+        self.check("a.c i/x.h j/y.h j/x.h.gch/one j/x.h.gch/two", words=words)
+        self.write("j/y.h.gch", "")
+        self.check("a.c i/x.h j/y.h j/x.h.gch/one j/x.h.gch/two", words=words)
+        self.check("a.c i/x.h j/y.h j/y.h.gch j/x.h.gch/one j/x.h.gch/two", words=words,
+                   forced=["y.h"])
+
+    def test_variables(self):
+        """CPATH and its like are part of the search path."""
+        self.write("i/x.h", "")
+        self.write("a.c", "#include <x.h>\n")
+        self.check("a.c")
+        self.check("a.c i/x.h", environment={"CPATH": "i"})
+        self.check("a.c i/x.h", environment={"C_INCLUDE_PATH": "none:" + self.path("i")},
+                   words=[])
+
+    def test_one_memory_for_several_directories(self):
+        """The same search path, named from several directories, is one configuration."""
+        self.write("inc/x.h", "")
+        for directory in ("d", "e/f"):
+            self.write(directory + "/a.c", "#include <x.h>\n")
+        self.check("d/a.c inc/x.h", source="a.c", cwd="d", words=["-nostdinc", "-I../inc"])
+        entries = self.check("e/f/a.c inc/x.h", source="a.c", cwd="e/f",
+                             words=["-nostdinc", "-I../../inc"])
+        self.assertEqual(entries[os.fsencode(self.path("e"))], b"d")
+        self.assertEqual(len([name for name in os.listdir(self.memories) if len(name) == 64]), 1)
+
+    def test_what_the_compiler_names(self):
+        """What no scan can see is asked of the compiler, and remembered for the source."""
+        self.write("d e/x.h", '#include "y.h"\n')
+        self.write("d e/y.h", "")
+        self.write("a.c", "#define S(x) T(x)\n#define T(x) #x\n#include S(d e/x.h)\n")
+        self.check("a.c")
+        memory, lister = self.memory(words=["-nostdinc"])
+        os.chdir(self.dir)
+        self.assertTrue(distcc.ask_compiler(memory, lister, ["-nostdinc"], b"a.c"))
+        entries, _ = self.find(words=["-nostdinc"])
+        self.assertEqual(self.names_of(entries), ["a.c", "d e/x.h", "d e/y.h"])
+        self.write("b.c", "#include <none.h>\n")
+        self.assertFalse(distcc.ask_compiler(memory, lister, ["-nostdinc"], b"b.c"))
+
+
+class SupersetTest(HeaderCase):
+    """A job takes along all that the compiler names under -M, with the real search path."""
+
+    C_HEADERS = """assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp
+        signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string
+        tgmath threads time uchar wchar wctype pthread sys/types sys/socket netinet/in unistd fcntl
+        sys/stat sys/wait sys/mman dirent poll dlfcn regex termios sys/ioctl linux/fs
+        immintrin""".split()
+    CXX_HEADERS = """algorithm any array atomic bitset charconv chrono codecvt compare complex
+        condition_variable deque exception filesystem forward_list fstream functional future
+        initializer_list iomanip ios iostream iterator list limits locale map memory
+        memory_resource mutex new numeric optional ostream queue random ratio regex scoped_allocator set
+        shared_mutex sstream stack stdexcept string string_view system_error thread tuple
+        type_traits typeindex unordered_map unordered_set utility valarray variant vector
+        cmath cstdio cstdlib ctime cwchar""".split()
+
+    def test_system_headers(self):
+        """The headers of the system, C and C++, by gcc and clang."""
+        self.write("a.c", "".join("#include <%s.h>\n" % name for name in self.C_HEADERS))
+        self.write("a.cc", "".join("#include <%s>\n" % name for name in self.CXX_HEADERS))
+        for compiler, source, language in (("gcc", "a.c", "c"), ("clang", "a.c", "c"),
+                                           ("g++", "a.cc", "c++"), ("clang++", "a.cc", "c++")):
+            with self.subTest(compiler):
+                entries = self.check_superset(source, compiler, ["-D_GNU_SOURCE"],
+                                              language=language)
+                self.assertGreater(len(entries), 100)
+
+    def test_generated_trees(self):
+        """Random trees of directories, links and includes of all kinds."""
+        for seed in range(8):
+            with self.subTest(seed):
+                top = "tree%d" % seed
+                words = self.plant(random.Random(seed), top)
+                for compiler in ("gcc", "clang"):
+                    self.check_superset("a.c", compiler, words, cwd=top)
+                    self.check_superset("../%s/d1/a.c" % top, compiler, words, cwd=top)
+
+    def plant(self, dice, top):
+        """Write a tree; return the words that make it the search path."""
+        directories = ["d%d" % number for number in range(4)]
+        names = ["%d.h" % number for number in range(8)]
+        for directory in [""] + directories:
+            for name in names + ["a.c"]:
+                if directory and name != "a.c" and dice.random() < 0.4:
+                    continue
+                lines = ["#ifndef G_%s_%s" % (directory, name[0]),
+                         "#define G_%s_%s" % (directory, name[0])]
+                for _ in range(dice.randrange(4)):
+                    target = dice.choice(names)
+                    lines.append(dice.choice((
+                        '#include "%s"', "#include <%s>", "# /**/ include \\\n<%s>",
+                        "#if __has_include(<%s>)\n#endif", "#if __has_include_next(<%s>)\n#endif",
+                        "#if 0\n#include <%s>\n#endif", '#define M "%s"\n#include M\n#undef M'))
+                        % target)
+                self.write("/".join((top, directory, name)), "\n".join(lines) + "\n#endif\n")
+        for name in names:                      # so that nothing is missing
+            self.write("%s/last/%s" % (top, name), "")
+        for number in range(4):
+            link = self.path("%s/%s/%s" % (top, dice.choice(directories), dice.choice(names)))
+            if not os.path.lexists(link):
+                os.symlink("../%s/%s" % (dice.choice(["last"] + directories), dice.choice(names)),
+                           link)
+                if not os.path.exists(link):
+                    os.unlink(link)
+        dice.shuffle(directories)
+        return ["-nostdinc", "-iquote", directories[0], "-I", directories[1],
+                "-isystem" + directories[2], "-Inone", "-idirafter", "last"]
+
+
+class StaleTest(HeaderCase):
+    """Whatever happens to a header after it was remembered, the next job sees it."""
+
+    def setUp(self):
+        """Make headers and links, and let a memory know them."""
+        super().setUp()
+        self.words = ["-nostdinc", "-Ii", "-Ij", "-Inone"]
+        self.write("a.c", '#include <h.h>\n#include "l.h"\n#include "way/../k/m.h"\n')
+        self.write("i/s/other.h", "")
+        self.write("j/h.h", '#include "n.h"\n#include <s/x.h>\n')
+        self.write("j/n.h", "int n;\n")
+        self.write("j/s/x.h", "int x;\n")
+        self.write("k/1.h", "int k1;\n")
+        self.write("k/2.h", "int k2;\n")
+        self.write("k/m.h", "int m;\n")
+        os.symlink("../k/1.h", self.path("j/l.h"))
+        os.symlink("j", self.path("way"))
+        self.write("z/deep/k/m.h", "int other;\n")
+
+    EVERYTHING = "a.c j/h.h j/n.h j/s/x.h k/1.h k/m.h"
+
+    def check(self, expected, change, words=()):
+        """Fail unless, after a change, jobs take along these files as they are then, each time."""
+        for settled in (True, False):
+            with self.subTest(settled=settled):
+                self.tearDown()
+                self.doCleanups()
+                self.setUp()
+                self.words = words or self.words
+                if settled:
+                    self.settle()
+                entries, _ = self.find(words=self.words)
+                self.assertEqual(self.names_of(entries), self.EVERYTHING.split())
+                if settled:
+                    self.settle()
+                change()
+                for _ in range(3):
+                    entries, _ = self.find(words=self.words)
+                    self.assertEqual(self.names_of(entries), sorted(expected.split()))
+                    self.check_superset(words=self.words, entries=entries)
+                    if settled:
+                        self.settle()
+
+    def replace(self, name, text, in_place):
+        """Put other content into a file, of the same size and time."""
+        before = os.stat(self.path(name))
+        path = self.write(name if in_place else name + ".new", text)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if not in_place:
+            os.rename(path, self.path(name))
+        after = os.stat(self.path(name))
+        self.assertEqual((after.st_size, after.st_mtime_ns), (before.st_size, before.st_mtime_ns))
+
+    def relink(self, name, target):
+        """Turn a link elsewhere."""
+        os.unlink(self.path(name))
+        os.symlink(target, self.path(name))
+
+    def test_edited(self):
+        """A header has other content, and perhaps includes other headers."""
+        self.check(self.EVERYTHING, lambda: self.write("j/n.h", "int nn;\n"))
+        self.check(self.EVERYTHING + " k/2.h",
+                   lambda: self.write("j/n.h", '#include "../k/2.h"\n'))
+        self.check("a.c j/h.h j/n.h k/1.h k/m.h", lambda: self.write("j/h.h", '#include "n.h"\n'))
+
+    def test_replaced(self):
+        """A header has other content, but the same size and time."""
+        self.check(self.EVERYTHING, lambda: self.replace("j/n.h", "int o;\n", True))
+        self.check(self.EVERYTHING, lambda: self.replace("j/n.h", "int o;\n", False))
+
+    def test_touched(self):
+        """A header has another time only, which is part of it."""
+        self.check(self.EVERYTHING, lambda: os.utime(self.path("j/n.h"), (1, 1)))
+
+    def test_comes_earlier(self):
+        """A header appears in a directory that is searched before."""
+        self.check("a.c i/h.h k/1.h k/m.h", lambda: self.write("i/h.h", ""))
+        self.check("a.c l.h j/h.h j/n.h j/s/x.h k/m.h", lambda: self.write("l.h", ""))
+        self.check("a.c i/s/x.h j/h.h j/n.h k/1.h k/m.h", lambda: self.write("i/s/x.h", ""))
+        self.check(self.EVERYTHING, lambda: self.write("none/h.h", ""))     # it comes later
+
+    def test_directory_comes_earlier(self):
+        """A directory of the search path, or one below it, is there that was missing."""
+        words = ["-nostdinc", "-Inone", "-Ij"]
+        self.check("a.c none/h.h k/1.h k/m.h", lambda: self.write("none/h.h", ""), words)
+        self.check("a.c none/s/x.h j/h.h j/n.h k/1.h k/m.h",
+                   lambda: self.write("none/s/x.h", ""), words)
+
+    def test_removed(self):
+        """A header is gone from one directory, and found in another."""
+        def move():
+            os.mkdir(self.path("none"))
+            os.rename(self.path("j/n.h"), self.path("none/n.h"))
+        self.check("a.c j/h.h none/n.h j/s/x.h k/1.h k/m.h", move)
+
+    def test_directory_replaced(self):
+        """A directory is exchanged for another of the same name."""
+        def exchange_directories():
+            os.rename(self.path("k"), self.path("old"))
+            shutil.copytree(self.path("old"), self.path("k"))
+            self.write("k/m.h", "int mm;\n")
+        self.check(self.EVERYTHING, exchange_directories)
+
+    def test_link_turned(self):
+        """A link to a header, or on the way to one, leads elsewhere."""
+        self.check("a.c j/h.h j/n.h j/s/x.h k/2.h k/m.h",
+                   lambda: self.relink("j/l.h", "../k/2.h"))
+        self.check("a.c j/h.h j/n.h j/s/x.h k/1.h z/deep/k/m.h",
+                   lambda: self.relink("way", "z/deep/k"))
+
+    def test_link_and_file_exchanged(self):
+        """A file stands where a link was, or a link where a file was."""
+        def put_file():
+            os.unlink(self.path("j/l.h"))
+            self.write("j/l.h", "")
+        self.check("a.c j/h.h j/l.h j/n.h j/s/x.h k/m.h", put_file)
+        self.check("a.c j/h.h j/s/x.h k/1.h k/2.h k/m.h",
+                   lambda: self.relink("j/n.h", "../k/2.h"))
+
+    def test_generated(self):
+        """A header that was missing is made, and made again, while the build runs."""
+        self.write("a.c", "#include <made.h>\n")
+        self.assertEqual(self.names_of(self.find(words=self.words)[0]), ["a.c"])
+        for number in range(5):
+            self.write("j/made.h", "int made = %d;\n" % number)
+            self.assertEqual(self.names_of(self.find(words=self.words)[0]), ["a.c", "j/made.h"])
+        os.unlink(self.path("j/made.h"))
+        self.assertEqual(self.names_of(self.find(words=self.words)[0]), ["a.c"])
+
+    def test_fresh(self):
+        """A page is called fresh when this job made it, and only then."""
+        self.settle()
+        _, inputs = self.find(words=self.words)
+        self.assertEqual(sorted(inputs.fresh), sorted(inputs.pages))
+        self.settle()
+        self.assertEqual(self.find(words=self.words)[1].fresh, [])
+        path = self.write("j/n.h", "int nn;\n")
+        _, inputs = self.find(words=self.words)
+        self.assertEqual(sorted(inputs.fresh), sorted(inputs.pages))
+        self.assertEqual(inputs.paths_of(distcc.digest_of(b"int nn;\n")), (os.fsencode(path),))
+        self.assertEqual(inputs.paths_of(distcc.digest_of(b"int n;\n")), ())
+        self.write("b", "")                     # a directory has changed, and no header
+        self.assertEqual(self.find(words=self.words)[1].fresh, [])
+
+
+# A job's part as a program of its own: waits for a gate to open, then prints what it found.
+FINDER = """
+import fcntl, os, sys
+sys.path.insert(0, %r)
+import distcc
+gate = open("gate")
+fcntl.flock(gate, fcntl.LOCK_SH)
+lister = distcc.Lister(os.fsencode(os.getcwd()))
+configuration = distcc.SearchConfiguration(os.path.abspath("cc"), "cc", b"", "c", [],
+                                           dict(os.environ), lister)
+memory = distcc.HeaderMemory("memories", configuration)
+text, _ = lister.read(sys.argv[1].encode())
+inputs = distcc.find_inputs(memory, lister, [(sys.argv[1].encode(), text)])
+names = {}
+for digest, mask in inputs.references:
+    fields = inputs.pages[digest].split(b"\\0")
+    names.update((fields[2 * place + 1], fields[2 * place]) for place in range(64)
+                 if mask >> place & 1)
+for path in sorted(names):
+    sys.stdout.buffer.write(path + b" " + names[path] + b"\\n")
+"""
+
+
+class MemoryFileTest(HeaderCase):
+    """The file that holds the memory: several writers, and what may happen to it."""
+
+    def memory_file(self):
+        """Return the path of the only memory."""
+        name, = (name for name in os.listdir(self.memories) if len(name) == 64)
+        return os.path.join(self.memories, name)
+
+    def write_headers(self, count):
+        """Write sources and headers, a chain of some beside each source."""
+        for number in range(count):
+            self.write("%d.c" % number, '#include <stdio.h>\n#include "%d.h"\n' % number)
+            self.write("%d.h" % number, '#pragma once\n#include "%d.h"\n' % (number // 2))
+
+    def test_many_at_once(self):
+        """64 jobs on an empty memory: the compiler is asked once, and all find the same."""
+        self.write_headers(64)
+        self.write("cc", "#!/bin/sh\necho >> asked\nexec gcc \"$@\"\n")
+        os.chmod(self.path("cc"), 0o755)
+        with open(self.path("gate"), "w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            finders = [subprocess.Popen(PYTHON + ["-c", FINDER % HERE, "%d.c" % number],
+                                        cwd=self.dir, stdout=subprocess.PIPE)
+                       for number in range(64)]
+        found = [finder.communicate(timeout=PATIENCE_S)[0] for finder in finders]
+        self.assertEqual([finder.returncode for finder in finders], [0] * 64)
+        self.assertEqual(self.read("asked"), b"\n")
+        for number, lines in enumerate(found):
+            self.assertIn(b"/stdio.h f", lines)
+            while True:
+                self.assertIn(os.fsencode(self.path("%d.h " % number)), lines)
+                if not number:
+                    break
+                number //= 2
+        data = self.read(self.memory_file())
+        with open(self.path("gate"), "w") as gate:
+            again = [run(PYTHON + ["-c", FINDER % HERE, "%d.c" % number], cwd=self.dir).stdout
+                     for number in (0, 17, 63)]
+        self.assertEqual(again, [found[number] for number in (0, 17, 63)])
+        self.assertEqual(self.read(self.memory_file()), data)
+
+    def test_garbage(self):
+        """A memory that is cut, garbled, of another version or no file at all is no memory."""
+        self.write_headers(8)
+        words = ["-nostdinc"]
+        for number in range(8):
+            expected = self.find("%d.c" % number, words=words)[0]
+        self.settle()
+        path = self.memory_file()
+        whole = self.read(path)
+        dice = random.Random(3)
+        damaged = [b"", b"\0" * 5000, b"x" * len(whole), whole[4:], whole + b"y", whole + whole]
+        damaged += [whole[:dice.randrange(len(whole))] for _ in range(40)]
+        for _ in range(60):
+            place = dice.randrange(len(whole))
+            damaged.append(whole[:place] + bytes([whole[place] ^ 1 << dice.randrange(8)])
+                           + whole[place + 1:])
+        for data in damaged:
+            self.write(path, data)
+            for _ in range(2):
+                self.assertEqual(self.find("7.c", words=words)[0], expected)
+        os.unlink(path)
+        os.mkdir(path)
+        self.assertEqual(self.find("7.c", words=words)[0], expected)
+
+    def test_killed_writers(self):
+        """Jobs that are killed at any time leave nothing that misleads the next one."""
+        self.write_headers(24)
+        os.symlink(shutil.which("gcc"), self.path("cc"))
+        self.write("gate", "")
+        dice = random.Random(7)
+        for number in range(24):
+            finder = subprocess.Popen(PYTHON + ["-c", FINDER % HERE, "%d.c" % number],
+                                      cwd=self.dir, stdout=subprocess.DEVNULL)
+            select.select([], [], [], dice.uniform(0.02, 0.1))
+            finder.kill()
+            finder.wait()
+        for number in (0, 11, 23):
+            self.check_superset("%d.c" % number)
+
+    def test_private(self):
+        """Nobody else can read or write it."""
+        self.write("a.c", "")
+        old = os.umask(0)
+        try:
+            self.find()
+            directory = distcc.memory_directory({"XDG_CACHE_HOME": self.path("cache")})
+        finally:
+            os.umask(old)
+        self.assertEqual(directory, self.path("cache/distcc.py"))
+        self.assertEqual(stat.S_IMODE(os.stat(directory).st_mode), 0o700)
+        for name in os.listdir(self.memories):
+            self.assertEqual(stat.S_IMODE(os.stat(os.path.join(self.memories, name)).st_mode),
+                             0o600)
+        self.assertEqual(distcc.memory_directory({"HOME": self.dir}),
+                         self.path(".cache/distcc.py"))
+        os.chmod(directory, 0o777)
+        distcc.SAFE_DIRECTORIES.clear()
+        with self.assertRaises(OSError):
+            distcc.memory_directory({"XDG_CACHE_HOME": self.path("cache")})
+
+    def test_bounds(self):
+        """A memory that has grown too large is thrown away; of many, old ones are removed."""
+        self.write("a.c", "")
+        self.find()
+        path = self.memory_file()
+        with open(path, "ab") as stream:
+            stream.truncate(distcc.MOST_MEMORY_BYTES + 1)
+        self.find()
+        self.assertLess(os.path.getsize(path), 1000000)
+        for number in range(distcc.MOST_MEMORIES + 1):
+            self.write("memories/%064d" % number, "")
+            self.write("memories/%064d.lock" % number, "")
+            os.utime(self.path("memories/%064d" % number), (number, number))
+        self.find(words=["-nostdinc"])
+        left = os.listdir(self.memories)
+        self.assertLess(len(left), 2 * distcc.MOST_MEMORIES)
+        self.assertIn("%064d" % distcc.MOST_MEMORIES, left)
+        self.assertNotIn("%064d" % 0, left)
+
+    def test_no_directory(self):
+        """Without a place for it, each job finds out everything by itself."""
+        self.write("a.c", '#include "a.h"\n')
+        self.write("a.h", "")
+        self.memories = None
+        self.assertEqual(self.names_of(self.find()[0]), ["a.c", "a.h"])
+        self.memories = self.path("nowhere")
+        self.assertEqual(self.names_of(self.find()[0]), ["a.c", "a.h"])
+
+
+# -------------------------------------------------------------------------------------------
 # Tools of the tests of faults and attacks
 # FaultCase Answer pack_request parse_answer talk ask FileWatch is_gone children_of side_by_side
 # -------------------------------------------------------------------------------------------

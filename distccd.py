@@ -1367,7 +1367,7 @@ ELF_MAGIC = b"\x7fELF"
 
 
 def choose_cache_directory(options):
-    """Return the path (str) of the cache directory: the option's or the system's, in this order."""
+    """Return the path (str) of the cache directory: the option's, else the system's."""
     if options.cache_dir:
         return os.path.abspath(options.cache_dir)
     if os.environ.get("CACHE_DIRECTORY"):               # as systemd gives it: the first of a list
@@ -2120,7 +2120,7 @@ def make_roots(options):
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
-        report = b"?the trial failed"
+        report = b"Nthe trial of a root failed"
         try:
             report = try_roots(kernel, user, cache_directory, options)
         finally:
@@ -2131,10 +2131,13 @@ def make_roots(options):
         report = stream.read()
     os.waitpid(child, 0)
     if report[:1] == b"C":
-        blame_cache_directory(options, cache_directory, report[1:].decode())
-    if report:
-        raise NoRoot(report[1:].decode())
-    return enter_and_open(kernel, user, cache_directory, options)
+        blame_cache_directory(options, cache_directory, os.fsdecode(report[1:]))
+    if report != b"Y":
+        raise NoRoot(os.fsdecode(report[1:]) or "the trial of a root took too long")
+    try:
+        return enter_and_open(kernel, user, cache_directory, options)
+    except OSError as error:
+        raise NoRoot("store", error) from None
 
 
 def enter_and_open(kernel, user, cache_directory, options):
@@ -2144,8 +2147,8 @@ def enter_and_open(kernel, user, cache_directory, options):
 
 
 def try_roots(kernel, user, cache_directory, options):
-    """In a child: do all that make_roots() does, and make a root; return why that fails, as bytes
-    (C first if the cache directory is to blame), or nothing."""
+    """In a child: do all that make_roots() does, and make a root. Return b"Y", or b"N" and why
+    that fails, b"C" and why if the cache directory is to blame."""
     signal.alarm(TRIAL_TIMEOUT_S)
     try:
         enter_and_open(kernel, user, cache_directory, options).try_out()
@@ -2153,7 +2156,7 @@ def try_roots(kernel, user, cache_directory, options):
         return b"N" + os.fsencode(str(error))
     except OSError as error:
         return b"C" + os.fsencode(error.strerror or str(error))
-    return b""
+    return b"Y"
 
 
 def blame_cache_directory(options, path, error):
@@ -3001,7 +3004,7 @@ class Layout:
         self.add_parents()
 
     def add_parents(self):
-        """Add all directories on the way to anything. Raises WireError if one is something else."""
+        """Add the directories on the way to anything. Raises WireError if one is another thing."""
         known = set()
         for path in [*self.files, *self.links, *self.folders]:
             parent = path[:path.rfind(b"/")] if path else path
@@ -3018,7 +3021,8 @@ class Layout:
 def check_paths(paths):
     """Raise WireError unless all paths (list of bytes) are absolute, normal and not too long."""
     if len(paths) > MAX_ENTRIES:
-        raise WireError(EXIT_PROTOCOL_ERROR, "%d entries, more than %d" % (len(paths), MAX_ENTRIES))
+        raise WireError(EXIT_PROTOCOL_ERROR, "%d entries, more than %d"
+                        % (len(paths), MAX_ENTRIES))
     found = paths and BAD_PATH.search(b"\0".join(paths))
     if found:
         bad = next(path for path in paths if BAD_PATH.search(path))
@@ -3300,6 +3304,9 @@ class FilesJob:
         walk_upper(upper, len(upper), results)
         if len(results) > MAX_RESULTS:
             raise Refused(EXIT_IO_ERROR, "the command wrote more than %d files" % MAX_RESULTS)
+        sizes = [facts.st_size for _, file, facts in results if file is not None]
+        if max(sizes, default=0) > MAX_FILE_BYTES or sum(sizes) > MAX_OBJECT_BYTES:
+            raise Refused(EXIT_IO_ERROR, "the command wrote %d bytes" % sum(sizes))
         return sorted(results, key=lambda result: result[0])
 
     def finish(self):
@@ -3332,6 +3339,8 @@ def walk_upper(directory, prefix, results):
 
     Symbolic links, sockets and the like are left out: they cannot be sent, and no compile makes
     any. A whiteout, a device of the number 0, stands for what was removed."""
+    if directory.count(b"/") > 2 * MOST_NAMES_IN_PATH or len(results) > MAX_RESULTS:
+        raise Refused(EXIT_IO_ERROR, "the command wrote too much, or too deep below /")
     with os.scandir(directory) as entries:
         for entry in entries:
             path = entry.path[prefix:]
@@ -3394,7 +3403,8 @@ def check_program(request, layout, extra):
     that this leads to. extra: names and paths that --allow-compiler added."""
     program = find_program(request, layout)
     if program is None:
-        raise Refused(EXIT_COMPILER_MISSING, "not among the files: %s" % printable(request.argv[0]))
+        raise Refused(EXIT_COMPILER_MISSING, "not among the files: %s"
+                      % printable(request.argv[0]))
     for path in (request.argv[0], program):
         word = os.fsdecode(path)
         if word not in extra and not compiler_name_allowed(os.path.basename(word), extra):

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import difflib
 import fcntl
+import functools
 import importlib.util
 import io
 import itertools
@@ -5379,22 +5380,23 @@ class FileTree:
         return b"".join(head + b"\0" + path + b"\0" for path, head in self.heads.items())
 
 
-def toolchain(*compilers):
-    """Return a FileTree of gcc and clang as far as these names (such as gcc) need it."""
-    tree = FileTree()
-    for name in compilers:
-        driver = shutil.which(name)
-        tree.program(driver)
-        tree.real("/etc/ld.so.cache")
-        if "clang" in name:
-            includes = subprocess.run([name, "-print-resource-dir"], stdout=subprocess.PIPE)
-            tree.folder(includes.stdout.decode().strip() + "/include")
-            continue
-        for part in ("cc1plus" if "++" in name else "cc1", "as"):
-            found = subprocess.run([name, "-print-prog-name=" + part], stdout=subprocess.PIPE)
-            part = found.stdout.decode().strip()
-            tree.program(part if "/" in part else shutil.which(part))
+@functools.lru_cache(None)
+def find_toolchain(name):
+    """Return a FileTree of what the compiler of this name (such as gcc) consists of."""
+    tree = FileTree().program(shutil.which(name)).real("/etc/ld.so.cache")
+    if "clang" in name:
+        includes = subprocess.run([name, "-print-resource-dir"], stdout=subprocess.PIPE)
+        return tree.folder(includes.stdout.decode().strip() + "/include")
+    for part in ("cc1plus" if "++" in name else "cc1", "as"):
+        found = subprocess.run([name, "-print-prog-name=" + part], stdout=subprocess.PIPE)
+        part = found.stdout.decode().strip()
+        tree.program(part if "/" in part else shutil.which(part))
     return tree
+
+
+def toolchain(name):
+    """Return a copy of that."""
+    return find_toolchain(name).copy()
 
 
 class FilesClient:
@@ -5549,8 +5551,8 @@ class FilesCompileTest(FilesCase):
     def check_compile(self, daemon, compiler, **keywords):
         """Compile here and there; check that all is equal."""
         words, tree = self.make_source()
-        tree.heads.update(toolchain(compiler).heads)
-        tree.contents.update(toolchain(compiler).contents)
+        tree.heads.update(find_toolchain(compiler).heads)
+        tree.contents.update(find_toolchain(compiler).contents)
         for path in list(tree.heads):
             if path.endswith((b"/cc1", b"/crtbegin.o")):
                 tree.folder(os.path.dirname(path))
@@ -5580,17 +5582,14 @@ class FilesCompileTest(FilesCase):
     def test_pypy(self):
         """Another interpreter makes roots as well."""
         words, tree = self.make_source()
-        tree.program(self.compile_probe())
+        path = build_probe(self)
+        tree.real(path, "x")
         with unittest.mock.patch(__name__ + ".PYTHON", [shutil.which("pypy3")]):
             daemon = self.serve_files("--foreign-programs")
         for _ in range(2):
-            answer = ask_files(daemon, [self.path("probe"), "print", "hello"], tree,
+            answer = ask_files(daemon, [path, "print", "hello"], tree,
                                directory=self.path("src"))
             self.assertEqual((answer.status, answer.output), (0, b"hello\n"), answer)
-
-    def compile_probe(self):
-        """Build the test program that the fence is tried with; return its path."""
-        return build_probe(self)
 
     def test_failure_and_leftovers(self):
         """A failing compile says so; nothing is left of any job but what the store keeps."""
@@ -5742,11 +5741,10 @@ int main(int argc, char **argv)
 
 
 def build_probe(case):
-    """Build PROBE_C in a Case's directory, once; return the program's path."""
+    """Build PROBE_C in a Case's directory; return the program's path."""
     path = case.path("probe")
-    if not os.path.exists(path):
-        built = run(["gcc", "-static", "-O0", "-w", "-o", path, case.write("probe.c", PROBE_C)])
-        case.assertEqual(built.status, 0, built)
+    built = run(["gcc", "-static", "-O0", "-w", "-o", path, case.write("probe.c", PROBE_C)])
+    case.assertEqual(built.status, 0, built)
     return path
 
 
@@ -6048,7 +6046,7 @@ class FenceTest(ProbeCase):
     def test_bounds(self):
         """Processes, disk and time are bounded, and the daemon serves on."""
         daemon = self.serve_files("--foreign-programs", "--jobs", "2", "--max-connections", "20",
-                                  "--job-lifetime", "8")
+                                  "--job-lifetime", "3")
         answer = self.try_out(daemon, "forks")
         self.assertRegex(answer.output, rb"^forks: \d{1,3} Resource temporarily unavailable\n$")
         answer = self.try_out(daemon, "deep")
@@ -6084,11 +6082,12 @@ class FenceTest(ProbeCase):
         the places."""
         daemon = self.serve_files("--foreign-programs", "--jobs", "1")
 
-        def job(words):
-            """Do a job."""
-            return self.try_out(daemon, *words)
-        first, second = side_by_side(job, (["sleep", "5"], ["sleep", "5"]), 2)
-        self.assertEqual(sorted((first.lives, second.lives)), [1, 2])
+        sleeper = FilesClient(daemon.port, ["/bin/probe", "sleep", "5"], self.tree(), send=True)
+        self.addCleanup(sleeper.close)
+        sleeper.send()
+        wait_until(lambda: processes_of("/bin/probe"), "the program")
+        waiter = self.try_out(daemon, "print", "x")
+        self.assertEqual((waiter.lives, sleeper.answer().lives), (1, 1))
 
 
 def processes_of(name):
@@ -6105,8 +6104,8 @@ class ProgramsTest(ProbeCase):
     """Whose programs run: without --foreign-programs only the volunteer's own."""
 
     def check_refusal(self, daemon, tree, *words, text, code=110):
-        """Check that a command is refused, and nothing was asked for."""
-        answer = ask_files(daemon, ["gcc", "-c", "a.c"] + list(words), tree, send=True)
+        """Check that a command is refused, with these words."""
+        answer = ask_files(daemon, ["gcc", "-c", "a.c"] + list(words), tree)
         self.assertIn(text, self.check_refused(answer, code), answer)
 
     def gcc(self):

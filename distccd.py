@@ -1565,14 +1565,23 @@ class OwnFiles:
             now = facts.st_mtime_ns, facts.st_size, facts.st_ino
             known = self.known.get(path)
             if known is None or known[:3] != now:
-                with open(path, "rb") as stream:
-                    known = now + (digest_stream(stream),)
+                known = now + (digest_file(path),)
                 if b"\n" not in path and len(self.known) < MOST_OWN_FILES:
                     self.known[path] = known
                     self.changed = True
         except (OSError, ValueError):
             return None
         return known[3], known[1], known[0]
+
+    @staticmethod
+    def equals(path, digest, size):
+        """Tell whether this machine's own file has this content. It is not remembered."""
+        try:
+            facts = os.stat(path)
+            return stat.S_ISREG(facts.st_mode) and facts.st_size == size \
+                and digest_file(path) == digest
+        except (OSError, ValueError):
+            return False
 
     def save(self):
         """Remember what was found out. Never raises."""
@@ -1589,14 +1598,21 @@ class OwnFiles:
             log("debug", "digests are not remembered: %s" % error)
 
 
-def digest_stream(stream):
-    """Return the digest of what is left in an open file, as digest_of() does."""
+def digest_file(path):
+    """Return the digest of a file's content, as digest_of() does. Raises OSError."""
     state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
-    while True:
-        piece = stream.read(CHUNK_BYTES)
-        if not piece:
-            return state.hexdigest().encode()
-        state.update(piece)
+    with open(path, "rb", buffering=0) as stream:
+        while True:
+            piece = stream.read(CHUNK_BYTES)
+            if not piece:
+                return state.hexdigest().encode()
+            state.update(piece)
+
+
+def begins_elf(path):
+    """Tell whether a file is one that can be run or loaded. Raises OSError."""
+    with open(path, "rb", buffering=0) as stream:
+        return stream.read(len(ELF_MAGIC)) == ELF_MAGIC
 
 
 # -------------------------------------------------------------------------------------------
@@ -2685,6 +2701,10 @@ class Worker:
             return "debug", "closed without a source"       # the client found that it stays there
         return level, "refused (%d): %s" % (code, reason)
 
+    def serve_files(self, peer):
+        """Serve a request by files, which takes a FilesWorker."""
+        raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here")
+
     def serve_job(self, peer):
         """Read a request, compile, reply; return the outcome for the log.
 
@@ -2868,6 +2888,7 @@ MOST_NAMES_IN_PATH = 200
 REFERENCE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{1,16})")
 DIGEST = re.compile(rb"[0-9a-f]{64}")
 MOST_REFERENCES = 8192
+MOST_PAGES_BYTES = 64 * 1024 * 1024
 MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
 FETCH_WAIT_S = 20.0                     # so long a job waits for what another one fetches
 FETCH_POLL_MS = 20
@@ -3152,7 +3173,8 @@ class FilesJob:
         ClientGone, OSError."""
         self.request = recv_request(self.peer)
         self.directory.make()
-        self.receiver = Receiver(self.peer, self.directory.path + b"/in", self.store.limit_bytes)
+        self.receiver = Receiver(self.peer, self.directory.path + b"/in",
+                                 max(self.store.limit_bytes, MAX_FILE_BYTES))
         self.receiver.recv_contents()
 
     def lay_out(self):
@@ -3164,13 +3186,14 @@ class FilesJob:
         self.layout = Layout(heads, paths)
         if not self.foreign:
             check_program(self.request, self.layout, self.allowed)
+            check_links(self.layout)
         self.place_files()
         self.store.own.save()
         if not self.foreign:
             check_options(self.request, self.layout, self.directory.path + b"/lower")
 
     def read_pages(self):
-        """Yield (page, mask) of each reference; pages that are not here are asked for."""
+        """Return (page, mask) of each reference; pages that are not here are asked for."""
         pages = {}
 
         def have(digest):
@@ -3184,7 +3207,10 @@ class FilesJob:
 
         missing = [digest for digest in dict(self.request.references) if not have(digest)]
         self.fetch(missing, have)
-        return [(pages[digest], mask) for digest, mask in self.request.references]
+        chosen = [(pages[digest], mask) for digest, mask in self.request.references]
+        if sum(len(page) for page, _ in chosen) > MOST_PAGES_BYTES:
+            raise WireError(EXIT_PROTOCOL_ERROR, "pages of more than %d bytes" % MOST_PAGES_BYTES)
+        return chosen
 
     def store_page(self, digest):
         """Move a page from what came into the store."""
@@ -3248,7 +3274,9 @@ class FilesJob:
 
     def own_program(self, entry):
         """Return the entry that stands for a program or library: itself if this machine's own
-        file at that path is the same, else, for a library, this machine's. Raises Refused."""
+        file at that path is the same, else, for a library, this machine's. Raises Refused.
+
+        That must be a library indeed, or any file of this machine could be asked for."""
         facts = self.store.own.facts_of(entry.path)
         if facts is None:
             raise Refused(EXIT_COMPILER_MISSING, "%s is missing on this machine"
@@ -3256,7 +3284,7 @@ class FilesJob:
         digest, size, mtime_ns = facts
         if digest == entry.digest:
             return entry
-        if entry.kind == b"l" or SHARED_LIBRARY.fullmatch(entry.path.rpartition(b"/")[2]):
+        if SHARED_LIBRARY.fullmatch(entry.path.rpartition(b"/")[2]) and begins_elf(entry.path):
             return entry._replace(digest=digest, size=b"%x" % size, mtime=b"%d" % mtime_ns)
         raise Refused(EXIT_COMPILER_MISSING, "%s differs from the one on this machine"
                       % printable(entry.path))
@@ -3316,11 +3344,11 @@ class FilesJob:
             size = name[len(b"plain/ab/") - name.startswith(b"code/"):].split(b"-")[1]
             return Content(os.path.join(self.store.path, name), int(size, 16),
                            name.startswith(b"code/"))
-        if entry.kind != b"-" or entry.path.startswith(b"/usr/"):
-            facts = self.store.own.facts_of(entry.path)
-            if facts is not None and facts[0] == entry.digest:
-                with open(entry.path, "rb") as stream:
-                    return Content(entry.path, facts[1], stream.read(4) == ELF_MAGIC)
+        # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
+        size = int(entry.size, 16)
+        if (entry.kind != b"-" or entry.path.startswith(b"/usr/")) \
+                and self.store.own.equals(entry.path, entry.digest, size):
+            return Content(entry.path, size, begins_elf(entry.path))
         return None
 
     def take_in(self, content, entry, source):
@@ -3400,7 +3428,7 @@ class FilesJob:
             try:
                 self.directory.leave(Tree(self.layout.folders, self.layout.links, self.files),
                                      self.roots.most_idle)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 log("debug", "a tree is not kept: %s" % error)
         self.directory.remove()
         if self.grown:
@@ -3483,9 +3511,8 @@ def find_program(request, layout):
 # Options that load code or name programs: a second fence, for no code of the client's is there.
 LOADING_OPTION = re.compile(
     rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix)"
-    rb"|-B|-fuse-ld|--ld-path")
-LOADING_WORD = re.compile(rb"(?:\A|[\s\"'])(?:" + LOADING_OPTION.pattern + rb")")
-NESTED_FILE = re.compile(rb"(?:\A|[\s\"'])@")
+    rb"|-B")
+LOADING_WORD = re.compile(rb"(?:\A|\s)(?:@|" + LOADING_OPTION.pattern + rb")")
 MOST_RESPONSE_BYTES = 4 * 1024 * 1024
 
 
@@ -3502,6 +3529,20 @@ def check_program(request, layout, extra):
             raise Refused(EXIT_COMPILER_MISSING, "not a compiler's name: %s" % printable(path))
 
 
+def check_links(layout):
+    """Raise Refused for a symbolic link that gives a program another name than this machine does:
+    as and cc1 could be a shell. The names of compilers may lead to any compiler."""
+    for path in layout.links:
+        target = resolve_links(layout, path)
+        entry = layout.files.get(target)
+        if entry is None or entry.kind != b"x" or os.path.realpath(path) == target:
+            continue
+        if not all(compiler_name_allowed(os.path.basename(os.fsdecode(name)), ())
+                   for name in (path, target)):
+            raise Refused(EXIT_COMPILER_MISSING, "%s does not lead to %s on this machine"
+                          % (printable(path), printable(target)))
+
+
 def check_options(request, layout, tree):
     """Raise Refused for an option that loads code or names a program, in a response file too.
 
@@ -3516,8 +3557,8 @@ def check_options(request, layout, tree):
         if path in layout.files:
             with open(tree + path, "rb") as stream:
                 text = stream.read(MOST_RESPONSE_BYTES)
-            if len(text) == MOST_RESPONSE_BYTES or LOADING_WORD.search(text) \
-                    or NESTED_FILE.search(text):
+            if len(text) == MOST_RESPONSE_BYTES \
+                    or LOADING_WORD.search(text.translate(None, b"\"'\\")):
                 refuse("response file not allowed (it may run or load other programs)", word)
 
 

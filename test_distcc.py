@@ -5402,7 +5402,8 @@ def toolchain(name):
 class FilesClient:
     """A scripted client: sends a request by files, gives what is asked for, reads the answer.
 
-    send: digests that go along unasked (all: True); change: {token: bytes} in place of packets."""
+    port: the daemon's, or a connection. send: digests that go along unasked (all: True); change:
+    {token: bytes} in place of packets."""
 
     def __init__(self, port, argv, tree, directory="/w", environment=None, umask=0o022, flags=0,
                  pages=(), send=(), deflate=False, change=None):
@@ -5421,7 +5422,8 @@ class FilesClient:
         self.request = b"".join((change or {}).get(token) or packet(token.encode(), body)
                                 for token, body in packets)
         self.request += self.bodies(self.contents if send is True else send) + packet(b"SENT", 0)
-        self.connection = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        self.connection = port if isinstance(port, socket.socket) else \
+            socket.create_connection(("127.0.0.1", port), PATIENCE_S)
         self.stream = self.connection.makefile("rb")
         self.needs, self.lives = [], 0
 
@@ -5800,6 +5802,58 @@ class StoreTest(ProbeCase):
             answer = self.try_out(daemon, "read", "/w/link", "/etc/late.h", tree=tree)
             self.assertEqual(answer.output, b"same\nsame\n", answer)
 
+    def test_inetd(self):
+        """A super-server's daemon does jobs by files as well."""
+        cache = self.path("inetd-cache")
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                server = subprocess.Popen(
+                    PYTHON + [SERVER, "--inetd", "--foreign-programs", "--log-file",
+                              self.path("log"), "--cache-dir", cache], stdin=theirs, stdout=theirs,
+                    stderr=subprocess.DEVNULL, env=changed_environment(self.settings()))
+            ours.settimeout(PATIENCE_S)
+            client = FilesClient(ours, ["/bin/probe", "print", "x"], self.tree())
+            self.addCleanup(client.close)
+            self.assertEqual(client.send().answer().output, b"x\n")
+            self.assertEqual(server.wait(PATIENCE_S), 0)
+
+    def idle_tree(self):
+        """Return the path of the one tree that is left for a job to come."""
+        jobs = self.path("cache/1/jobs")
+        wait_until(lambda: [name[:4] for name in os.listdir(jobs)] == ["idle"], "an idle tree", 9)
+        return os.path.join(jobs, os.listdir(jobs)[0])
+
+    def test_tree_is_changed_for_the_next(self):
+        """A job finds just its own files, whatever the job before had there."""
+        daemon = self.serve_files("--foreign-programs", "--jobs", "1")
+        trees = [
+            self.tree().file("/w/a", b"1").file("/w/b/c", b"2").link("/w/l", "a").file("/w/x", b""),
+            self.tree().file("/w/a/a", b"1").file("/w/b", b"2").file("/w/l", b"3").link("/w/x", "l"),
+            self.tree().link("/w/a", "b").folder("/w/b/c").folder("/w/l").folder("/w/x"),
+            self.tree().file("/w/a", b"1", inode=5).file("/w/b", b"1", inode=5),
+            self.tree().file("/w/a", b"1", inode=5).file("/w/b", b"1", inode=6),
+            self.tree()]
+        names = ["/w/a", "/w/a/a", "/w/b", "/w/b/c", "/w/l", "/w/x"]
+
+        def look(tree):
+            """Return what the program sees of a tree, but for numbers of inodes."""
+            answer = self.try_out(daemon, "facts", *names, tree=tree)
+            lines = [line.split() for line in answer.output.decode().splitlines()]
+            inodes = [line[4] for line in lines if line[0] in ("/w/a", "/w/b") and len(line) == 5]
+            kinds = [(line[0], line[3] if len(line) == 5 else "none") for line in lines]
+            self.assertEqual(len(answer.files), 0)
+            return kinds, len(set(inodes))
+        alone = []
+        for tree in trees:
+            alone.append(look(tree))
+            shutil.rmtree(self.idle_tree())
+        self.assertEqual([count for _, count in alone][3:5], [1, 2])
+        for index in 2 * list(range(len(trees))) + [3, 4, 3, 1, 0, 2]:
+            with self.subTest(index=index):
+                self.assertEqual(look(trees[index]), alone[index])
+        self.idle_tree()
+
     def test_state_of_the_command(self):
         """Directory, umask and variables are the client's, but for those of the loader."""
         daemon = self.serve_files("--foreign-programs")
@@ -6125,6 +6179,10 @@ class ProgramsTest(ProbeCase):
                            text="/usr/bin/strange is missing")
         self.check_refusal(daemon, tree.copy().file("/w/strange.so.1", self.probe, "l"),
                            text="/w/strange.so.1 is missing")
+        for name in ("secret", "secret.so"):
+            secret = self.write(name, SECRET)
+            self.check_refusal(daemon, tree.copy().file(secret, b"another", "l"),
+                               text=secret + " differs")
         self.check_refusal(daemon, tree.copy().file("/w/plain", self.probe),
                            text="/w/plain is missing")
         library = next(path for path, head in tree.heads.items()
@@ -6151,12 +6209,20 @@ class ProgramsTest(ProbeCase):
             with self.subTest(words=words):
                 answer = ask_files(daemon, words, tree, environment=environment or None)
                 self.check_refused(answer, 110)
-        tree.file("/w/words", b"-O2 '-fplugin=/w/x.so'").file("/w/nested", b"-O2\n@words\n")
+        for other in ("/usr/bin/x86_64-linux-gnu-as", "/usr/bin/ld", "/usr/lib/cc1"):
+            answer = ask_files(daemon, ["gcc", "-c", "a.c"], self.gcc().program("/bin/sh").link(
+                other, "/bin/sh"))
+            self.assertIn("does not lead to", self.check_refused(answer, 110))
+        answer = ask_files(daemon, ["my-gcc", "-c", "a.c"], self.gcc().link(
+            "/usr/bin/my-gcc", "gcc"))
+        self.assertEqual(answer.status, 0, answer)
+        tree = self.gcc().file("/w/split", b"-O2 -fpl'ug'i\\n=x").file(
+            "/w/nested", b"-O2\n@words\n").file("/w/words", b"-O2 '-fplugin=/w/x.so'")
         tree.file("/w/good", b"-O2 -Wall\n").link("/w/alias", "words")
         for words in (["-fplugin=x"], ["-specs=x"], ["--specs=x"], ["-specs", "x"], ["-B."],
                       ["-wrapper", "x,y"], ["-fpass-plugin=x"], ["-Xclang", "-load"], ["@words"],
                       ["-fmodule-mapper=|x"], ["@/w/words"], ["@nested"], ["@alias"],
-                      ["@../w/words"], ["-iplugindir=x"], ["-Xclang", "-plugin"]):
+                      ["@../w/words"], ["@split"], ["-iplugindir=x"], ["-Xclang", "-plugin"]):
             with self.subTest(words=words):
                 self.check_refusal(daemon, tree, *words, text="not allowed", code=101)
         answer = ask_files(daemon, ["gcc", "-c", "a.c", "@good"], tree)

@@ -20,18 +20,24 @@ are known to generate code or warnings. The command is never run as it came: it 
 what was understood, with this daemon's own input and output, and all else is refused with an
 answer that says why.
 
+By files (distcc.py asks for that first, where this machine can do it) the command does run as it
+came, with the client's files at the client's paths, in a root of its own that has nothing else:
+see "Root" below. Its programs must be this machine's own too, unless --foreign-programs is given.
+
 Environment:
     PATH                     where compilers are found; entries that lead to distcc are left out
     TMPDIR                   holds a directory for each job (default /tmp)
     DISTCC_SAVE_TEMPS        1: keep the jobs' directories
+    CACHE_DIRECTORY, XDG_CACHE_HOME, HOME   where files of clients are kept, see --cache-dir
     DISTCCD_SILENCE_TIMEOUT  seconds (fractions too) that a peer may be silent, default 60
 
 Exit codes: 0, 101 for a wrong command line, 102 when the port is taken, 107 when a file cannot
 be used, 100 for anything else.
 
 The daemon is one process that accepts and forks, and a child for each connection. Children
-share nothing but byte locks on a nameless file, which bound the compilers at work: the kernel
-drops a lock when its holder dies, so nothing that a child does can leave the daemon short.
+share nothing but the cache directory, and byte locks on a nameless file, which bound the compilers
+at work: the kernel drops a lock when its holder dies, so nothing that a child does can leave the
+daemon short.
 """
 
 import argparse

@@ -15,8 +15,10 @@ import contextlib
 import ctypes
 import difflib
 import fcntl
+import functools
 import importlib.util
 import io
+import itertools
 import os
 import platform
 import pty
@@ -36,6 +38,8 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
+import zlib
 
 import distcc
 import distccd
@@ -96,14 +100,19 @@ def wait_until(condition, what, timeout_s=PATIENCE_S):
 class Daemon:
     """A running distccd.py: port, host (for DISTCC_HOSTS), process, log().
 
-    options: more words for its command line; env: changes to its environment (None removes)."""
+    options: more words for its command line; env: changes to its environment (None removes);
+    prefix: words before its command. Unless env or options say otherwise it has a cache directory
+    that ends with it."""
 
-    def __init__(self, *options, env=None, listen="127.0.0.1"):
+    def __init__(self, *options, env=None, listen="127.0.0.1", prefix=()):
         self.log_file = tempfile.TemporaryFile("w+b")
+        self.cache = tempfile.mkdtemp(prefix="distcc-test-")
+        os.chmod(self.cache, 0o777)
+        env = dict({"CACHE_DIRECTORY": self.cache + "/cache"}, **(env or {}))
         self.process = subprocess.Popen(
-            PYTHON + [SERVER, "--no-detach", "--log-stderr", "--verbose", "--port", "0",
-                      "--listen", listen] + list(options),
-            env=changed_environment(env or {}), stdin=subprocess.DEVNULL,
+            list(prefix) + PYTHON + [SERVER, "--no-detach", "--log-stderr", "--verbose", "--port",
+                                     "0", "--listen", listen] + list(options),
+            env=changed_environment(env), stdin=subprocess.DEVNULL,
             stdout=self.log_file, stderr=self.log_file, start_new_session=True)
         found = wait_until(lambda: re.search(r"listening on (\S+) port (\d+)", self.log())
                            or self.process.poll() is not None and "ended", "a daemon to listen")
@@ -129,6 +138,7 @@ class Daemon:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.log_file.close()
+        shutil.rmtree(self.cache, ignore_errors=True)
 
     def __enter__(self):
         return self
@@ -4816,7 +4826,12 @@ def pack_answer(status=0, messages=b"", output=b"", text=b""):
 
 
 def parse_answer(data):
-    """Return the Answer in data; raises ValueError unless that is one whole reply, no more."""
+    """Return the Answer in data; raises ValueError unless that is one whole reply, no more.
+
+    A version that the daemon does not know is answered in the form of its highest."""
+    by_files = re.fullmatch(rb"DONE00000040(.*)NOTE00000000FILC00000000", data, re.S)
+    if by_files:
+        data = b"DONE00000001" + by_files.group(1) + b"DOTO00000000"
     at = 0
     found = []
     for token in (b"DONE", b"STAT", b"SERR", b"SOUT", b"DOTO"):
@@ -6029,6 +6044,978 @@ class TroubleTest(FaultCase):
             connection.sendall(pack_request(COMPILE, b"\n" * 50000000)[:100000])
             self.check_refused(parse_answer(read_to_end(connection)), 105)
         self.check_serves(daemon)
+
+
+# -------------------------------------------------------------------------------------------
+# Jobs by files: the daemon
+# FileTree FilesClient FilesCase FilesCompileTest StoreTest FilesFaultTest FenceTest ProgramsTest
+# NoRootTest
+# -------------------------------------------------------------------------------------------
+
+# status: raw wait status; note: {name: value}; files: {path: (mode, bytes or None: removed)};
+# needs: [digests asked for] of each NEED; lives: how many LIFE came
+FilesAnswer = collections.namedtuple("FilesAnswer", "status messages output note files needs lives")
+
+
+def packet(token, body=b""):
+    """Return a packet with a body, or (int) a number."""
+    if isinstance(body, int):
+        return b"%s%08x" % (token, body)
+    return b"%s%08x%s" % (token, len(body), body)
+
+
+class FileTree:
+    """The entries of a request by files: {path: head}, and {digest: content}."""
+
+    inodes = itertools.count(1 << 100)
+
+    def __init__(self):
+        self.heads, self.contents = {}, {}
+
+    def file(self, path, content, kind="-", mtime=1600000000123456789, inode=None):
+        """Add a file with this content (bytes); each has an inode of its own unless given."""
+        path = os.fsencode(path)
+        digest = distccd.digest_of(content)
+        self.contents[digest] = content
+        self.heads[path] = b"f%s %s %x %d %x" % (
+            kind.encode(), digest, len(content), mtime,
+            inode if inode is not None else next(self.inodes))
+        return self
+
+    def folder(self, path):
+        """Add a directory."""
+        self.heads[os.fsencode(path)] = b"d"
+        return self
+
+    def link(self, path, target):
+        """Add a symbolic link."""
+        self.heads[os.fsencode(path)] = b"s" + os.fsencode(target)
+        return self
+
+    def real(self, path, kind="-"):
+        """Add a file of this machine as it is, with the links on the way."""
+        at = "/"
+        names = path.split("/")[::-1]
+        while names:
+            name = names.pop()
+            step = os.path.normpath(os.path.join(at, name))
+            if name and os.path.islink(step):
+                self.link(step, os.readlink(step))
+                names += os.readlink(step).split("/")[::-1]
+                at = "/" if os.readlink(step)[:1] == "/" else at
+            else:
+                at = step
+        facts = os.stat(at)
+        with open(at, "rb") as stream:
+            self.file(at, stream.read(), kind, facts.st_mtime_ns,
+                      facts.st_ino + (facts.st_dev << 64))
+        return self
+
+    def program(self, path):
+        """Add a program of this machine with the loader and its libraries."""
+        self.real(path, "x")
+        listed = subprocess.run(["ldd", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for library in re.findall(r"(/\S+) \(0x", listed.stdout.decode()):
+            self.real(library, "x" if "ld-linux" in library else "l")
+        return self
+
+    def copy(self):
+        """Return a tree with the same entries."""
+        tree = FileTree()
+        tree.heads, tree.contents = dict(self.heads), dict(self.contents)
+        return tree
+
+    def page(self):
+        """Return all entries as one page."""
+        return b"".join(head + b"\0" + path + b"\0" for path, head in self.heads.items())
+
+
+@functools.lru_cache(None)
+def find_toolchain(name):
+    """Return a FileTree of what the compiler of this name (such as gcc) consists of."""
+    tree = FileTree().program(shutil.which(name)).real("/etc/ld.so.cache")
+    if "clang" in name:
+        includes = subprocess.run([name, "-print-resource-dir"], stdout=subprocess.PIPE)
+        return tree.folder(includes.stdout.decode().strip() + "/include")
+    for part in ("cc1plus" if "++" in name else "cc1", "as"):
+        found = subprocess.run([name, "-print-prog-name=" + part], stdout=subprocess.PIPE)
+        part = found.stdout.decode().strip()
+        tree.program(part if "/" in part else shutil.which(part))
+    return tree
+
+
+def toolchain(name):
+    """Return a copy of that."""
+    return find_toolchain(name).copy()
+
+
+class FilesClient:
+    """A scripted client: sends a request by files, gives what is asked for, reads the answer.
+
+    port: the daemon's, or a connection. send: digests that go along unasked (all: True); change:
+    {token: bytes} in place of packets."""
+
+    def __init__(self, port, argv, tree, directory="/w", environment=None, umask=0o022, flags=0,
+                 pages=(), send=(), deflate=False, change=None):
+        self.contents, self.deflate = dict(tree.contents), deflate
+        texts = ["%s=%s" % item for item in (environment or {"PATH": "/usr/bin:/bin"}).items()]
+        packets = [("DIST", 64), ("FLAG", flags), ("ARGC", len(argv))]
+        packets += [("ARGV", os.fsencode(word)) for word in argv]
+        packets += [("CWDD", os.fsencode(directory)), ("ENVC", len(texts))]
+        packets += [("ENVV", os.fsencode(text)) for text in texts]
+        packets += [("UMSK", umask), ("PAGE", tree.page())]
+        references = []
+        for page, mask in pages:
+            self.contents[distccd.digest_of(page)] = page
+            references.append(b"%s %x\n" % (distccd.digest_of(page), mask))
+        packets.append(("LIST", b"".join(references)))
+        self.request = b"".join((change or {}).get(token) or packet(token.encode(), body)
+                                for token, body in packets)
+        self.request += self.bodies(self.contents if send is True else send) + packet(b"SENT", 0)
+        self.connection = port if isinstance(port, socket.socket) else \
+            socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        self.stream = self.connection.makefile("rb")
+        self.needs, self.lives = [], 0
+
+    def bodies(self, digests):
+        """Return the packets that bring these contents."""
+        packets = []
+        for digest in digests:
+            content = self.contents[digest]
+            packets.append(packet(b"ZBDY", digest + b"%08x" % len(content) + zlib.compress(content))
+                           if self.deflate else packet(b"BODY", digest + content))
+        return b"".join(packets)
+
+    def send(self, data=None):
+        """Send the request, or other bytes."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.sendall(self.request if data is None else data)
+        return self
+
+    def read(self, token=None):
+        """Read a packet, which must be `token` if that is given; return (token, body)."""
+        header = self.stream.read(12)
+        found, number = header[:4], int(header[4:] or b"x", 16)
+        assert token in (None, found), (token, header)
+        if found in (b"DIST", b"DONE", b"STAT", b"LIFE", b"FILC", b"MODE", b"SENT"):
+            return found, number
+        body = self.stream.read(number)
+        assert len(body) == number
+        return found, body
+
+    def answer(self):
+        """Read to the answer's end, answering NEED; return the FilesAnswer."""
+        while True:
+            token, body = self.read()
+            if token == b"DONE":
+                break
+            if token == b"LIFE":
+                self.lives += 1
+            else:
+                assert token == b"NEED", token
+                self.needs.append([body[at:at + 64] for at in range(0, len(body), 64)])
+                self.send(self.bodies(self.needs[-1]) + packet(b"SENT", 0))
+        assert body == 64
+        status, messages, output, note, count = (
+            self.read(token)[1] for token in (b"STAT", b"SERR", b"SOUT", b"NOTE", b"FILC"))
+        files = {}
+        for _ in range(count):
+            path, mode = self.read(b"NAME")[1].decode(), self.read(b"MODE")[1]
+            files[path] = mode, self.read_content() if mode else None
+        note = dict(word.split("=", 1) for word in note.decode().split())
+        return FilesAnswer(status, messages, output, note, files, self.needs, self.lives)
+
+    def read_content(self):
+        """Read DATA or ZDAT."""
+        token, body = self.read()
+        if token == b"DATA":
+            return body
+        assert token == b"ZDAT", token
+        content = zlib.decompress(body[8:])
+        assert len(content) == int(body[:8], 16)
+        return content
+
+    def close(self):
+        """Leave."""
+        self.stream.close()
+        self.connection.close()
+
+
+def ask_files(daemon, argv, tree, **keywords):
+    """Have a daemon do a job by files; return the FilesAnswer."""
+    client = FilesClient(daemon.port, argv, tree, **keywords)
+    try:
+        return client.send().answer()
+    finally:
+        client.close()
+
+
+class FilesCase(FaultCase):
+    """A FaultCase with a daemon that has a cache directory of its own."""
+
+    def serve_files(self, *options, prefix=(), **changes):
+        """Start a daemon that must be able to do jobs by files. prefix: words before its command
+        that make it another user's; it has a cache of its own then."""
+        cache = self.path("cache" if not prefix else "other-cache")
+        if not os.path.exists(cache):
+            os.mkdir(cache, 0o700)
+            user = 65534 if prefix else distccd.find_user(argparse.Namespace(user=None)).pw_uid
+            os.chown(cache, UID or user, -1)
+        daemon = self.daemon("--cache-dir", cache, *options, env=self.settings(**changes),
+                             prefix=prefix)
+        self.addCleanup(lambda: self.check_log(daemon.log()))
+        self.assertNotIn("by text only", daemon.log())
+        return daemon
+
+    def stored(self):
+        """Return the names of all files that the daemon's store keeps."""
+        return [name for folder in ("plain", "code", "pages")
+                for _, _, names in os.walk(self.path("cache/1/" + folder)) for name in names]
+
+    def check_refused(self, answer, *codes):
+        """Check that a FilesAnswer refuses: one of these codes, one line of plain text."""
+        self.assertEqual(answer.status & 0xff, 0, answer)
+        self.assertIn(answer.status >> 8, codes, answer)
+        self.assertRegex(answer.messages, rb"\Adistccd: [ -~]{5,}\n\Z")
+        self.assertEqual((answer.output, answer.files), (b"", {}))
+        return answer.messages.decode()
+
+
+class FilesCompileTest(FilesCase):
+    """Real compilers make in a root what they make here."""
+
+    SOURCE = "#include \"../inc/a.h\"\nint main(void) { return A + unused; }\n"
+    HEADER = "#define A 4 /* one */\nstatic int unused = __LINE__;\n"
+
+    def make_source(self):
+        """Write a source that includes a header, with an older object; return the words to
+        compile it, and the tree without compilers."""
+        source = self.write("src/a.c", self.SOURCE)
+        header = self.write("inc/a.h", self.HEADER)
+        tree = FileTree().real(source).real(header).file(self.path("src/a.d"), b"")
+        # gcc and clang look for their headers by way of these
+        for folder in ("/usr/include", "/usr/lib/gcc"):
+            tree.folder(folder)
+        if os.path.exists("/usr/include/stdc-predef.h"):
+            tree.real("/usr/include/stdc-predef.h")
+        return ["-g", "-O2", "-Wall", "-Wextra", "-MD", "-c", "a.c", "-o", "a.o"], tree
+
+    def check_compile(self, daemon, compiler, **keywords):
+        """Compile here and there; check that all is equal."""
+        words, tree = self.make_source()
+        tree.heads.update(find_toolchain(compiler).heads)
+        tree.contents.update(find_toolchain(compiler).contents)
+        for path in list(tree.heads):
+            if path.endswith((b"/cc1", b"/crtbegin.o")):
+                tree.folder(os.path.dirname(path))
+        here = run([compiler] + words, self.path("src"), dict(os.environ, LC_ALL="C"))
+        answer = ask_files(daemon, [compiler] + words, tree, directory=self.path("src"),
+                           environment={"PATH": "/nowhere:/usr/bin", "LC_ALL": "C"}, **keywords)
+        self.assertEqual((answer.status, answer.messages, answer.output),
+                         (here.status << 8, here.stderr, here.stdout), answer)
+        self.assertEqual(answer.files, {
+            self.path("src/" + name): (0o644, self.read("src/" + name))
+            for name in ("a.o", "a.d")})
+        return answer
+
+    def test_compilers(self):
+        """Bytes, messages and dependency files, whoever started the daemon; deflated too."""
+        for prefix in ((), as_nobody([])):
+            daemon = self.serve_files(prefix=prefix)
+            for compiler in ("gcc", "clang"):
+                with self.subTest(compiler=compiler, prefix=prefix):
+                    self.check_compile(daemon, compiler)
+                    answer = self.check_compile(daemon, compiler, flags=1, deflate=True)
+                    self.assertEqual(answer.note["lacked"], "0", answer.note)
+                    self.assertEqual(answer.needs, [])
+                    self.assertGreater(float(answer.note["seconds"]), 0)
+
+    @unittest.skipUnless(shutil.which("pypy3"), "needs pypy3")
+    def test_pypy(self):
+        """Another interpreter makes roots as well."""
+        words, tree = self.make_source()
+        path = build_probe(self)
+        tree.real(path, "x")
+        with unittest.mock.patch(__name__ + ".PYTHON", [shutil.which("pypy3")]):
+            daemon = self.serve_files("--foreign-programs")
+        for _ in range(2):
+            answer = ask_files(daemon, [path, "print", "hello"], tree,
+                               directory=self.path("src"))
+            self.assertEqual((answer.status, answer.output), (0, b"hello\n"), answer)
+
+    def test_failure_and_leftovers(self):
+        """A failing compile says so; nothing is left of any job but what the store keeps."""
+        daemon = self.serve_files()
+        tree = toolchain("gcc").file("/w/a.c", b"int f(void) { return x; }\n")
+        tree.folder("/usr/include")
+        answer = ask_files(daemon, ["gcc", "-c", "a.c"], tree, environment={"PATH": "/usr/bin"})
+        self.assertEqual((answer.status, answer.files), (256, {}))
+        self.assertIn(b"undeclared", answer.messages)
+        self.assertIn("gcc a.c by files: exit 1", check_jobs(daemon, 1))
+        self.check_no_jobs_left()
+
+
+# What the program under test does, by its first argument; each line is output.
+PROBE_C = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <arpa/inet.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+extern char **environ;
+static int is(const char *a, const char *b) { return !strcmp(a, b); }
+static void say(const char *what, long result)
+{ printf("%s: %s\n", what, result < 0 ? strerror(errno) : "done"); fflush(stdout); }
+static void spill(const char *path)
+{
+    char text[4096]; int fd = open(path, O_RDONLY); ssize_t n;
+    if (fd < 0) { say(path, fd); return; }
+    while ((n = read(fd, text, sizeof text)) > 0) fwrite(text, 1, n, stdout);
+}
+static void reach(int port)
+{
+    struct sockaddr_in to = { AF_INET, htons(port), { htonl(INADDR_LOOPBACK) } };
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    say("connect", connect(fd, (struct sockaddr *)&to, sizeof to));
+}
+static void processes(int outside)
+{
+    int seen = 0, pid;
+    for (pid = 2; pid < 70000; pid++) if (!kill(pid, 0)) seen++;
+    printf("seen: %d\n", seen);
+    say("kill outside", kill(outside, SIGKILL));
+    kill(1, SIGTERM); kill(1, SIGKILL); usleep(20000);
+    say("trace", ptrace(PTRACE_ATTACH, 1, 0, 0));
+    say("parent", getppid() == 1 ? 0 : -1);
+}
+static void escape(void)
+{
+    int index;
+    mkdir("/tmp/x", 0755);
+    say("chroot", chroot("/tmp/x"));
+    for (index = 0; index < 64; index++) if (chdir("..")) break;
+    say("pivot_root", syscall(SYS_pivot_root, ".", "."));
+    say("mount", mount("none", "/tmp", "tmpfs", 0, 0));
+    say("umount", umount2("/", MNT_DETACH));
+    say("setuid", setuid(0));
+    say("setgid", setgid(0));
+    say("user namespace", unshare(CLONE_NEWUSER));
+    say("mount namespace", unshare(CLONE_NEWNS));
+    say("device", mknod("/tmp/device", S_IFBLK | 0600, 0xfe00));
+    say("hostname", sethostname("x", 1));
+    say("setns", setns(3, 0));
+    for (index = 3; index < 1024; index++) if (fcntl(index, F_GETFD) >= 0) printf("fd %d\n", index);
+    printf("privileges: %d\n", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+    for (index = 0; index < 41; index++) if (prctl(PR_CAPBSET_READ, index, 0, 0, 0) > 0) puts("cap");
+}
+static void spoil(const char *path)
+{
+    int fd = open(path, O_RDWR);
+    say("open", fd);
+    say("chmod", fchmod(fd, 0777));
+    say("write", write(fd, "XXXX", 4));
+    say("link", link(path, "/w/linked"));
+    fd = open("/w/linked", O_RDWR | O_APPEND);
+    say("append", write(fd, "YYYY", 4));
+    say("unlink", unlink(path));
+}
+static void fork_bomb(void)
+{
+    int count = 0, pid;
+    while (count < 100000 && (pid = fork()) > 0) count++;
+    if (!pid) { pause(); _exit(0); }
+    printf("forks: %d %s\n", count, strerror(errno));
+}
+static void fill(void)
+{
+    static char block[1 << 20]; long total = 0, n; char name[32];
+    int fd, index, failed = 0;
+    for (index = 0; index < 16 && !failed; index++) {
+        sprintf(name, "/w/fill%d", index);
+        fd = open(name, O_WRONLY | O_CREAT, 0600);
+        while ((n = write(fd, block, sizeof block)) > 0 && total < 6L << 30 && n) {
+            total += n;
+            if (total % (1L << 30) == 0) break;
+        }
+        failed = n <= 0;
+    }
+    printf("filled: %ld MB %s\n", total >> 20, failed ? strerror(errno) : "no end");
+    for (index = 0; index < 16; index++) { sprintf(name, "/w/fill%d", index); unlink(name); }
+}
+static void facts(const char *path)
+{
+    struct stat s;
+    if (lstat(path, &s)) { say(path, -1); return; }
+    printf("%s %ld.%09ld %ld %o %ld\n", path, (long)s.st_mtim.tv_sec, (long)s.st_mtim.tv_nsec,
+           (long)s.st_size, s.st_mode, (long)s.st_ino);
+}
+int main(int argc, char **argv)
+{
+    const char *what = argv[1]; int index;
+    if (is(what, "print")) puts(argv[2]);
+    else if (is(what, "read")) for (index = 2; index < argc; index++) spill(argv[index]);
+    else if (is(what, "connect")) reach(atoi(argv[2]));
+    else if (is(what, "processes")) processes(atoi(argv[2]));
+    else if (is(what, "escape")) escape();
+    else if (is(what, "spoil")) spoil(argv[2]);
+    else if (is(what, "forks")) fork_bomb();
+    else if (is(what, "fill")) fill();
+    else if (is(what, "pause")) { puts("pausing"); fflush(stdout); if (!fork()) setsid(); pause(); }
+    else if (is(what, "sleep")) sleep(atoi(argv[2]));
+    else if (is(what, "abort")) abort();
+    else if (is(what, "facts")) for (index = 2; index < argc; index++) facts(argv[index]);
+    else if (is(what, "remove")) for (index = 2; index < argc; index++) remove(argv[index]);
+    else if (is(what, "deep"))
+        for (index = 0; index < 3000; index++) { mkdir("d", 0755); if (chdir("d")) break; }
+    else if (is(what, "write"))
+        for (index = 2; index < argc; index++) { FILE *f = fopen(argv[index], "w");
+            if (f) { fputs(argv[index], f); fclose(f); } else say(argv[index], -1); }
+    else if (is(what, "state")) {
+        char **e; mode_t m = umask(0); char cwd[4096];
+        printf("%s %o\n", getcwd(cwd, sizeof cwd), m);
+        for (e = environ; *e; e++) puts(*e);
+    }
+    return 0;
+}
+"""
+
+
+def build_probe(case):
+    """Build PROBE_C in a Case's directory; return the program's path."""
+    path = case.path("probe")
+    built = run(["gcc", "-static", "-O0", "-w", "-o", path, case.write("probe.c", PROBE_C)])
+    case.assertEqual(built.status, 0, built)
+    return path
+
+
+class ProbeCase(FilesCase):
+    """A FilesCase with a program that may run under --foreign-programs."""
+
+    @classmethod
+    def setUpClass(cls):
+        """Build the program once for the class."""
+        super().setUpClass()
+        directory = tempfile.mkdtemp(prefix="distcc-test-")
+        cls.addClassCleanup(shutil.rmtree, directory)
+        with open(os.path.join(directory, "probe.c"), "w") as stream:
+            stream.write(PROBE_C)
+        subprocess.check_call(["gcc", "-static", "-O0", "-w", "-o", directory + "/probe",
+                               directory + "/probe.c"])
+        with open(directory + "/probe", "rb") as stream:
+            cls.probe = stream.read()
+
+    def tree(self):
+        """Return a tree with the program and an empty working directory."""
+        return FileTree().folder("/w").file("/bin/probe", self.probe, "x")
+
+    def try_out(self, daemon, *words, tree=None, **keywords):
+        """Run the program; return the FilesAnswer."""
+        return ask_files(daemon, ["/bin/probe"] + list(words), tree or self.tree(), **keywords)
+
+
+class StoreTest(ProbeCase):
+    """What a job finds in its root, and what the store keeps for the next."""
+
+    def test_facts_of_files(self):
+        """Contents, times to the ns, modes; equal files are two, one file under two names is one;
+        links lead where they lead within the root."""
+        daemon = self.serve_files("--foreign-programs")
+        tree = self.tree().file("/w/one.h", b"same\n", mtime=1234567890123456789, inode=7)
+        tree.file("/w/two.h", b"same\n", mtime=1234567890123456789, inode=8)
+        tree.file("/w/sub/alias.h", b"same\n", mtime=1234567890123456789, inode=7)
+        tree.file("/w/late.h", b"same\n", mtime=1600000000000000001, inode=9)
+        tree.file("/w/empty.h", b"").link("/w/link", "../../../w/one.h").link("/etc", "/w")
+        names = ["/w/one.h", "/w/two.h", "/w/sub/alias.h", "/w/late.h", "/w/empty.h"]
+        for _ in range(2):
+            answer = self.try_out(daemon, "facts", *names, tree=tree)
+            found = [line.split() for line in answer.output.decode().splitlines()]
+            self.assertEqual([line[:4] for line in found], [
+                [name, time_s, size, "100644"] for name, time_s, size in zip(
+                    names, 3 * ["1234567890.123456789"] + ["1600000000.000000001",
+                                                           "1600000000.123456789"],
+                    4 * ["5"] + ["0"])], answer)
+            inodes = [line[4] for line in found]
+            self.assertEqual(inodes[0], inodes[2])
+            self.assertEqual(len(set(inodes)), 4)
+            answer = self.try_out(daemon, "read", "/w/link", "/etc/late.h", tree=tree)
+            self.assertEqual(answer.output, b"same\nsame\n", answer)
+
+    def test_inetd(self):
+        """A super-server's daemon does jobs by files as well."""
+        cache = self.path("inetd-cache")
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                server = subprocess.Popen(
+                    PYTHON + [SERVER, "--inetd", "--foreign-programs", "--log-file",
+                              self.path("log"), "--cache-dir", cache], stdin=theirs, stdout=theirs,
+                    stderr=subprocess.DEVNULL, env=changed_environment(self.settings()))
+            ours.settimeout(PATIENCE_S)
+            client = FilesClient(ours, ["/bin/probe", "print", "x"], self.tree())
+            self.addCleanup(client.close)
+            self.assertEqual(client.send().answer().output, b"x\n")
+            self.assertEqual(server.wait(PATIENCE_S), 0)
+
+    def idle_tree(self):
+        """Return the path of the one tree that is left for a job to come."""
+        jobs = self.path("cache/1/jobs")
+        wait_until(lambda: [name[:4] for name in os.listdir(jobs)] == ["idle"], "an idle tree", 9)
+        return os.path.join(jobs, os.listdir(jobs)[0])
+
+    def test_tree_is_changed_for_the_next(self):
+        """A job finds just its own files, whatever the job before had there."""
+        daemon = self.serve_files("--foreign-programs", "--jobs", "1")
+        trees = [
+            self.tree().file("/w/a", b"1").file("/w/b/c", b"2").link("/w/l", "a").file("/w/x", b""),
+            self.tree().file("/w/a/a", b"1").file("/w/b", b"2").file("/w/l", b"3").link("/w/x", "l"),
+            self.tree().link("/w/a", "b").folder("/w/b/c").folder("/w/l").folder("/w/x"),
+            self.tree().file("/w/a", b"1", inode=5).file("/w/b", b"1", inode=5),
+            self.tree().file("/w/a", b"1", inode=5).file("/w/b", b"1", inode=6),
+            self.tree()]
+        names = ["/w/a", "/w/a/a", "/w/b", "/w/b/c", "/w/l", "/w/x"]
+
+        def look(tree):
+            """Return what the program sees of a tree, but for numbers of inodes."""
+            answer = self.try_out(daemon, "facts", *names, tree=tree)
+            lines = [line.split() for line in answer.output.decode().splitlines()]
+            inodes = [line[4] for line in lines if line[0] in ("/w/a", "/w/b") and len(line) == 5]
+            kinds = [(line[0], line[3] if len(line) == 5 else "none") for line in lines]
+            self.assertEqual(len(answer.files), 0)
+            return kinds, len(set(inodes))
+        alone = []
+        for tree in trees:
+            alone.append(look(tree))
+            shutil.rmtree(self.idle_tree())
+        self.assertEqual([count for _, count in alone][3:5], [1, 2])
+        for index in 2 * list(range(len(trees))) + [3, 4, 3, 1, 0, 2]:
+            with self.subTest(index=index):
+                self.assertEqual(look(trees[index]), alone[index])
+        self.idle_tree()
+
+    def test_state_of_the_command(self):
+        """Directory, umask and variables are the client's, but for those of the loader."""
+        daemon = self.serve_files("--foreign-programs")
+        answer = self.try_out(daemon, "state", tree=self.tree().folder("/w/sub"), umask=0o77,
+                              directory="/w/sub", environment={
+                                  "A": "1", "LD_PRELOAD": "x", "GCONV_PATH": "y", "PATH": "/bin"})
+        self.assertEqual(answer.output.splitlines(), [b"/w/sub 77", b"A=1", b"PATH=/bin"])
+
+    def test_program_is_found_by_path(self):
+        """As execvp would, in the root; what is not there is said to be missing."""
+        daemon = self.serve_files("--foreign-programs")
+        for word, directory, path in (("probe", "/w", "/no:/bin"), ("../bin/probe", "/w", "/no")):
+            answer = ask_files(daemon, [word, "print", "x"], self.tree(), directory=directory,
+                               environment={"PATH": path})
+            self.assertEqual(answer.output, b"x\n", answer)
+        for word, directory in (("nothing", "/w"), ("/w", "/w"), ("probe", "/missing")):
+            with self.subTest(word=word):
+                answer = ask_files(daemon, [word], self.tree(), directory=directory)
+                self.check_refused(answer, 110)
+
+    def test_results(self):
+        """Files written and removed, wherever; but not the compiler's own temporary files."""
+        daemon = self.serve_files("--foreign-programs")
+        tree = self.tree().file("/w/old.o", b"").file("/w/gone.o", b"").folder("/tmp/work")
+        written = ["/w/new.o", "/w/old.o", "/tmp/work/a.d", "/tmp/ccAbCdEf.s", "/tmp/keep.su"]
+        answer = self.try_out(daemon, "write", *written, tree=tree)
+        del written[3]
+        self.assertEqual(answer.files, {name: (0o644, name.encode()) for name in written}, answer)
+        answer = self.try_out(daemon, "remove", "/w/gone.o", "/w/sub", tree=tree)
+        self.assertEqual(answer.files, {"/w/gone.o": (0, None)}, answer)
+        answer = self.try_out(daemon, "abort", tree=tree)
+        self.assertEqual((answer.status, answer.files), (signal.SIGABRT, {}), answer)
+
+    def test_needs(self):
+        """Pages are asked for first, then the files in them that are lacked; the second job needs
+        nothing, and another time of the same content is no reason to ask."""
+        daemon = self.serve_files("--foreign-programs")
+        files = FileTree().file("/w/a.h", b"one\n").file("/w/b.h", b"two\n").file("/w/c.h", b"3\n")
+        page = files.page()
+        digests = {name: distccd.digest_of(text) for name, text in (
+            ("page", page), ("a", b"one\n"), ("b", b"two\n"), ("c", b"3\n"), ("p", self.probe))}
+        tree = self.tree()
+        tree.contents.update(files.contents)
+        answer = self.try_out(daemon, "read", "/w/a.h", "/w/b.h", "/w/c.h", tree=tree,
+                              pages=[(page, 5)], send=[digests["a"]])
+        self.assertEqual(answer.output, b"one\n/w/b.h: No such file or directory\n3\n")
+        self.assertEqual([sorted(need) for need in answer.needs],
+                         [[digests["page"]], sorted([digests["c"], digests["p"]])])
+        self.assertEqual(answer.note["lacked"], "4")
+        answer = self.try_out(daemon, "read", "/w/b.h", tree=tree, pages=[(page, 7)])
+        self.assertEqual((answer.output, answer.needs), (b"two\n", [[digests["b"]]]))
+        later = tree.copy().file("/w/d.h", b"two\n", mtime=1)
+        answer = self.try_out(daemon, "read", "/w/d.h", tree=later, pages=[(page, 7)])
+        self.assertEqual((answer.output, answer.needs), (b"two\n", []))
+
+    def test_one_of_many_fetches(self):
+        """Of several jobs that lack the same file one asks for it."""
+        daemon = self.serve_files("--foreign-programs", "--jobs", "8")
+        tree = self.tree().file("/w/big.h", os.urandom(1 << 20))
+        answers = side_by_side(lambda _: self.try_out(daemon, "print", "x", tree=tree), range(6), 6)
+        self.assertEqual({answer.output for answer in answers}, {b"x\n"})
+        self.assertEqual(sum(len(need) for answer in answers for need in answer.needs), 2)
+
+    def test_fetcher_dies(self):
+        """A client that leaves when it is asked keeps nobody else from asking."""
+        daemon = self.serve_files("--foreign-programs")
+        tree = self.tree().file("/w/a.h", b"text of a\n")
+        client = FilesClient(daemon.port, ["/bin/probe", "read", "/w/a.h"], tree).send()
+        self.addCleanup(client.close)
+        client.read(b"NEED")
+        other = FilesClient(daemon.port, ["/bin/probe", "read", "/w/a.h"], tree).send()
+        self.addCleanup(other.close)
+        client.close()
+        self.assertEqual(other.answer().output, b"text of a\n")
+
+    def test_size_is_kept(self):
+        """What was used least recently goes when the store has grown beyond its size; what is
+        still wanted is asked for again."""
+        daemon = self.serve_files("--foreign-programs", "--cache-size", "3M")
+        for number in range(6):
+            tree = self.tree().file("/w/%d.h" % number, bytes([65 + number]) * (1 << 20))
+            self.assertEqual(self.try_out(daemon, "print", "x", tree=tree).output, b"x\n")
+        self.check_no_jobs_left()
+
+        def total():
+            """Return how many bytes the store has."""
+            return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names
+                       in os.walk(self.path("cache")) for name in names)
+        wait_until(lambda: total() < 3.5 * (1 << 20), "a smaller store", 10)
+        answer = self.try_out(daemon, "read", "/w/0.h", tree=self.tree().file(
+            "/w/0.h", b"A" * (1 << 20)))
+        self.assertEqual(len(answer.output), 1 << 20)
+        self.assertEqual(len(answer.needs), 1, answer.needs)
+
+
+class FilesFaultTest(ProbeCase):
+    """Requests that lie: a clear answer, and the daemon goes on."""
+
+    def check_fault(self, daemon, code, text, tree=None, **keywords):
+        """Check that a request is refused with this code and words, also when nothing of it is in
+        the store."""
+        answer = self.try_out(daemon, "print", "x", tree=tree, send=True, **keywords)
+        self.assertIn(text, self.check_refused(answer, code), answer)
+
+    def entry(self, head, path):
+        """Return a tree with one entry more."""
+        tree = self.tree()
+        tree.heads[path] = head
+        return tree
+
+    def test_entries(self):
+        """Each entry that is none is named."""
+        daemon = self.serve_files("--foreign-programs")
+        good = b"f- %s 5 1 9" % distccd.digest_of(b"good\n")
+        rows = [(good, path) for path in (b"a", b"", b"/w/../x", b"/w//x", b"/w/./x", b"/w/x/",
+                                          b"/..", b"/.", b"//x", b"/" + b"x" * 256,
+                                          b"/x" * 500, b"/" + b"y/" * 2000 + b"z")]
+        rows += [(head, b"/w/x") for head in (
+            b"", b"x", b"dd", b"s", b"f", good + b" ", good.replace(b"f-", b"fz"),
+            good[:20], good.upper(), good.replace(b" 5 ", b" 05 "), good.replace(b" 1 ", b" +1 "),
+            good.replace(b" 1 ", b" %s " % (b"9" * 20)), b"s" + b"t" * 5000)]
+        rows += [(good, b"/w"), (good, b"/bin/probe/x"), (b"s/elsewhere", b"/bin"),
+                 (b"s/elsewhere", b"/w"), (good, b"/dev"), (good, b"/dev/null/x")]
+        rows += [(good.replace(b" 5 ", b" 6 "), b"/w/x")]
+
+        def check(row):
+            """Check one entry."""
+            head, path = row
+            tree = self.entry(head, path)
+            tree.contents[distccd.digest_of(b"good\n")] = b"good\n"
+            if path == b"/w":
+                tree.heads[b"/w/below"] = good
+            answer = self.try_out(daemon, "print", "x", tree=tree, send=True)
+            self.check_refused(answer, 109)
+
+        for row in rows:
+            with self.subTest(row=row):
+                check(row)
+        self.assertEqual(self.try_out(daemon, "print", "x").output, b"x\n")
+
+    def test_packets(self):
+        """Numbers, texts and pages that are none."""
+        daemon = self.serve_files("--foreign-programs")
+        page = FileTree().file("/w/a", b"a").page()
+        reference = b"%s %%s\n" % distccd.digest_of(page)
+        rows = [("PAGE", packet(b"PAGE", body)) for body in (
+            b"d", b"d\0/a", b"d\0/a\0d\0", b"\0", b"d\0/a\0s/x\0/a\0", b"d\0/x\0" * 65537)]
+        rows += [("LIST", packet(b"LIST", body)) for body in (
+            b"x", reference % b"", reference % b"2", reference % b"ffffffffffffffff",
+            reference % b"1" + b"0" * 100, reference % b"-1", reference * 9000 % ((b"1",) * 9000))]
+        rows += [("ARGC", packet(b"ARGC", number)) for number in (0, 1 << 20)]
+        rows += [("CWDD", packet(b"CWDD", body)) for body in (b"", b"w", b"/w\0", b"/" * 9999)]
+        rows += [("ENVC", packet(b"ENVC", 1) + packet(b"ENVV", b"none")),
+                 ("ENVC", packet(b"ENVC", 1) + packet(b"ENVV", b"=x")),
+                 ("ENVC", packet(b"ENVC", 9999)), ("UMSK", packet(b"UMSK", 0o1000)),
+                 ("PAGE", b"PAGE7fffffff"), ("LIST", b"LISTffffffff"), ("FLAG", b"FLAGzzzzzzzz"),
+                 ("LIST", packet(b"LIST", b"") + b"EVIL00000000"),
+                 ("LIST", packet(b"LIST", b"") + b"BODY00000003abc"),
+                 ("LIST", packet(b"LIST", b"") + b"BODYffffffff")]
+        digest = distccd.digest_of(b"good\n")
+        rows += [("LIST", packet(b"LIST", b"") + body) for body in (
+            packet(b"BODY", digest + b"bad"), packet(b"BODY", b"x" * 64),
+            packet(b"ZBDY", digest + b"00000005" + b"no zlib"),
+            packet(b"ZBDY", digest + b"00000006" + zlib.compress(b"good\n")),
+            packet(b"ZBDY", digest + b"00000005" + zlib.compress(b"good\n")[:-2]),
+            packet(b"ZBDY", digest + b"00000005" + zlib.compress(b"good\n") + b"more"),
+            packet(b"ZBDY", digest + b"00000005" + zlib.compress(bytes(1 << 26))))]
+        for token, data in rows:
+            with self.subTest(token=token, data=data[:60]):
+                self.check_fault(daemon, 109, "distccd: ", change={token: data},
+                                 pages=[(page, 1)] if token != "LIST" else ())
+        client = FilesClient(daemon.port, ["/bin/probe"], self.tree()).send()
+        self.addCleanup(client.close)
+        client.read(b"NEED")
+        client.send(packet(b"SENT", 0))
+        self.check_refused(client.answer(), 109)
+
+    def test_links_lead_nowhere_else(self):
+        """A tree is never built through a link, and links that lead out lead to the root."""
+        outside = self.write("outside/secret.h", SECRET)
+        daemon = self.serve_files("--foreign-programs")
+        above = "../" * 40
+        tree = self.tree().link("/w/up", above + outside.lstrip("/")).link("/w/abs", outside)
+        answer = self.try_out(daemon, "read", "/w/up", "/w/abs", "/w/" + above + outside, tree=tree)
+        self.assertEqual(answer.output.count(b"No such file"), 3, answer)
+        tree.link("/w/dir", self.path("outside")).file("/w/dir/new", b"x")
+        self.check_fault(daemon, 109, "/w/dir", tree)
+        tree = self.tree().link("/tmp", self.path("outside"))
+        self.try_out(daemon, "write", "/tmp/new", tree=tree)
+        self.assertEqual(os.listdir(self.path("outside")), ["secret.h"])
+
+    def test_other_ways(self):
+        """Versions that nobody knows are answered in the form of the highest."""
+        daemon = self.serve_files()
+        for version in (2, 63, 65, 4000):
+            answer = talk(daemon.port, b"DIST%08x" % version)
+            self.assertRegex(answer, rb"(?s)^DONE00000040STAT00006d00SERR.*NOTE0{8}FILC0{8}$")
+
+
+class FenceTest(ProbeCase):
+    """Programs that try to get out."""
+
+    def test_files_and_network(self):
+        """None of the volunteer's files, no network, no abstract socket."""
+        secret = self.write("secret", SECRET)
+        daemon = self.serve_files("--foreign-programs")
+        answer = self.try_out(daemon, "read", secret, "/etc/passwd", "/proc/1/root/etc/passwd",
+                              "/proc/self/status", "/sys/kernel", "/dev/mem")
+        self.assertEqual(answer.output.count(b"No such file"), 6, answer)
+        self.assertEqual(self.try_out(daemon, "connect", str(daemon.port)).output,
+                         b"connect: Network is unreachable\n")
+
+    def test_processes(self):
+        """It sees itself, and can end nothing else; pid 1 is not to be traced or killed."""
+        daemon = self.serve_files("--foreign-programs")
+        answer = self.try_out(daemon, "processes", str(daemon.process.pid))
+        self.assertEqual(answer.output.splitlines(), [
+            b"seen: 1", b"kill outside: No such process",
+            b"trace: Operation not permitted", b"parent: done"], answer)
+        self.assertIsNone(daemon.process.poll())
+
+    def test_privileges(self):
+        """No way by chroot, mounts, identities, devices or namespaces, however it was started."""
+        for prefix in ((), as_nobody([])):
+            daemon = self.serve_files("--foreign-programs", prefix=prefix)
+            answer = self.try_out(daemon, "escape")
+            lines = answer.output.decode().splitlines()
+            self.assertEqual(len(lines), 12, answer)
+            for line in lines[:-1]:
+                self.assertRegex(line, r": (Operation not permitted|Invalid argument"
+                                 r"|No space left on device|Bad file descriptor)$")
+            self.assertEqual(lines[-1], "privileges: 1")
+
+    def test_next_job_gets_the_truth(self):
+        """What a job does to its files is not seen by the next one, and not kept."""
+        daemon = self.serve_files("--foreign-programs")
+        tree = self.tree().file("/w/a.h", b"true\n")
+        for _ in range(2):
+            answer = self.try_out(daemon, "spoil", "/w/a.h", tree=tree)
+            self.assertEqual(answer.output.count(b"done"), 6, answer)
+            answer = self.try_out(daemon, "read", "/w/a.h", tree=tree)
+            self.assertEqual((answer.output, answer.needs), (b"true\n", []))
+
+    def test_bounds(self):
+        """Processes, disk and time are bounded, and the daemon serves on."""
+        daemon = self.serve_files("--foreign-programs", "--jobs", "2", "--max-connections", "20",
+                                  "--job-lifetime", "3")
+        answer = self.try_out(daemon, "forks")
+        self.assertRegex(answer.output, rb"^forks: \d{1,3} Resource temporarily unavailable\n$")
+        answer = self.try_out(daemon, "deep")
+        self.assertIn(answer.status, (0, 107 << 8), answer)
+        self.check_refused(self.try_out(daemon, "pause"), 100)
+        self.assertEqual(self.try_out(daemon, "print", "x").output, b"x\n")
+        self.assertFalse(processes_of("/bin/probe"))
+
+    def test_full_disk(self):
+        """What a job can write is bounded."""
+        daemon = self.serve_files("--foreign-programs", "--jobs", "64")
+        answer = self.try_out(daemon, "fill")
+        self.assertRegex(answer.output, rb"^filled: \d{3,4} MB No space left on device\n$")
+
+    def test_client_leaves(self):
+        """The job ends, with processes that have left its session."""
+        daemon = self.serve_files("--foreign-programs")
+        for end in ("leave", "kill"):
+            client = FilesClient(daemon.port, ["/bin/probe", "pause"], self.tree(), send=True)
+            client.send()
+            wait_until(lambda: len(processes_of("/bin/probe")) >= 2, "the program")
+            if end == "leave":
+                client.close()
+            else:
+                for child in children_of(daemon.process.pid):
+                    kill_quietly(child)
+            wait_until(lambda: not processes_of("/bin/probe"), "the program's end", 5)
+            client.close()
+        wait_until(lambda: not os.listdir(self.path("cache/1/jobs")), "no directory left", 5)
+
+    def test_signs_of_life(self):
+        """Who waits hears every five seconds that the job goes on, also while others have all
+        the places."""
+        daemon = self.serve_files("--foreign-programs", "--jobs", "1")
+
+        sleeper = FilesClient(daemon.port, ["/bin/probe", "sleep", "5"], self.tree(), send=True)
+        self.addCleanup(sleeper.close)
+        sleeper.send()
+        wait_until(lambda: processes_of("/bin/probe"), "the program")
+        waiter = self.try_out(daemon, "print", "x")
+        self.assertEqual((waiter.lives, sleeper.answer().lives), (1, 1))
+
+
+def processes_of(name):
+    """Return the ids of the processes whose first word is `name`."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open("/proc/%s/cmdline" % pid, "rb") as stream:
+            if stream.read().split(b"\0")[0] == name.encode():
+                found.append(int(pid))
+    return found
+
+
+class ProgramsTest(ProbeCase):
+    """Whose programs run: without --foreign-programs only the volunteer's own."""
+
+    def check_refusal(self, daemon, tree, *words, text, code=110):
+        """Check that a command is refused, with these words."""
+        answer = ask_files(daemon, ["gcc", "-c", "a.c"] + list(words), tree)
+        self.assertIn(text, self.check_refused(answer, code), answer)
+
+    def gcc(self):
+        """Return a tree in which gcc -c a.c works."""
+        return toolchain("gcc").file("/w/a.c", b"int a;\n").folder("/usr/include")
+
+    def test_own_programs(self):
+        """A program that differs is named, or is missing here, or is no compiler; a library that
+        differs is replaced by this machine's."""
+        daemon = self.serve_files()
+        tree = self.gcc()
+        self.assertEqual(ask_files(daemon, ["gcc", "-c", "a.c"], tree).status, 0)
+        gcc = os.path.realpath(shutil.which("gcc"))
+        other = tree.copy().file(gcc, self.probe, "x")
+        self.check_refusal(daemon, other, text=gcc + " differs")
+        self.check_refusal(daemon, tree.copy().file("/usr/bin/strange", self.probe, "x"),
+                           text="/usr/bin/strange is missing")
+        self.check_refusal(daemon, tree.copy().file("/w/strange.so.1", self.probe, "l"),
+                           text="/w/strange.so.1 is missing")
+        for name in ("secret", "secret.so"):
+            secret = self.write(name, SECRET)
+            self.check_refusal(daemon, tree.copy().file(secret, b"another", "l"),
+                               text=secret + " differs")
+        self.check_refusal(daemon, tree.copy().file("/w/plain", self.probe),
+                           text="/w/plain is missing")
+        library = next(path for path, head in tree.heads.items()
+                       if head[:2] == b"fl" and b"libc.so" in path).decode()
+        replaced = tree.copy().file(library, self.probe, "l")
+        answer = ask_files(daemon, ["gcc", "-c", "a.c"], replaced)
+        self.assertEqual((answer.status, answer.needs), (0, []), answer)
+
+    def test_code_in_the_store(self):
+        """Code that a daemon with --foreign-programs stored is none for one without."""
+        welcoming = self.serve_files("--foreign-programs")
+        tree = self.gcc().file("/w/plain", self.probe)
+        self.assertEqual(ask_files(welcoming, ["gcc", "-c", "a.c"], tree, send=True).status, 0)
+        self.check_refusal(self.serve_files(), tree, text="/w/plain is missing")
+
+    def test_commands(self):
+        """Only compilers, by the name and by what it leads to; no options that load code."""
+        daemon = self.serve_files()
+        tree = self.gcc().program("/bin/sh").link("/usr/local/bin/gcc", "/bin/sh")
+        rows = [(["sh", "-c", "true"], {}), (["/bin/sh"], {}), (["cc1"], {}), (["nothing"], {}),
+                (["gcc", "-c", "true"], {"PATH": "/usr/local/bin:/usr/bin"}),
+                (["/usr/local/bin/gcc", "-c", "true"], {})]
+        for words, environment in rows:
+            with self.subTest(words=words):
+                answer = ask_files(daemon, words, tree, environment=environment or None)
+                self.check_refused(answer, 110)
+        for other in ("/usr/bin/x86_64-linux-gnu-as", "/usr/bin/ld", "/usr/lib/cc1"):
+            answer = ask_files(daemon, ["gcc", "-c", "a.c"], self.gcc().program("/bin/sh").link(
+                other, "/bin/sh"))
+            self.assertIn("does not lead to", self.check_refused(answer, 110))
+        answer = ask_files(daemon, ["my-gcc", "-c", "a.c"], self.gcc().link(
+            "/usr/bin/my-gcc", "gcc"))
+        self.assertEqual(answer.status, 0, answer)
+        tree = self.gcc().file("/w/split", b"-O2 -fpl'ug'i\\n=x").file(
+            "/w/nested", b"-O2\n@words\n").file("/w/words", b"-O2 '-fplugin=/w/x.so'")
+        tree.file("/w/good", b"-O2 -Wall\n").link("/w/alias", "words")
+        for words in (["-fplugin=x"], ["-specs=x"], ["--specs=x"], ["-specs", "x"], ["-B."],
+                      ["-wrapper", "x,y"], ["-fpass-plugin=x"], ["-Xclang", "-load"], ["@words"],
+                      ["-fmodule-mapper=|x"], ["@/w/words"], ["@nested"], ["@alias"],
+                      ["@../w/words"], ["@split"], ["-iplugindir=x"], ["-Xclang", "-plugin"]):
+            with self.subTest(words=words):
+                self.check_refusal(daemon, tree, *words, text="not allowed", code=101)
+        answer = ask_files(daemon, ["gcc", "-c", "a.c", "@good"], tree)
+        self.assertEqual(answer.status, 0, answer)
+
+
+class NoRootTest(FilesCase):
+    """Daemons that cannot make roots say why and what helps, and serve by text."""
+
+    def check_by_text(self, daemon, words):
+        """Check the log, the refusal, and a job by text."""
+        self.assertIn("jobs come by text only", daemon.log())
+        self.assertRegex(daemon.log(), words)
+        answer = ask_files(daemon, ["gcc", "-c", "a.c"], FileTree())
+        self.assertRegex(self.check_refused(answer, 100), words)
+        self.assertEqual(answer.note["way"], "text")
+        self.assertEqual(ask(daemon).status, 0)
+
+    def test_no_roots(self):
+        """Namespaces forbidden; one process; a cache directory where nothing can be made."""
+        forbid = ["unshare", "--user", "--keep-caps", "--map-user=1234", "sh", "-c",
+                  "echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"", "sh"]
+        daemon = self.daemon(env=self.settings(CACHE_DIRECTORY=self.path("open/cache")),
+                             prefix=forbid)
+        self.check_by_text(daemon, "user namespace: .*sysctl user.max_user_namespaces")
+        daemon = self.daemon("--no-fork", env=self.settings())
+        self.check_by_text(daemon, "--no-fork")
+        self.write("file", "")
+        daemon = self.daemon(env=self.settings(CACHE_DIRECTORY=self.path("file/cache")))
+        self.check_by_text(daemon, "cache directory .*--cache-dir")
+
+    def test_unusable_cache_directory(self):
+        """One that was asked for ends the start, as an unusable log file does."""
+        self.write("file", "")
+        os.mkdir(self.path("theirs"), 0o777)
+        os.chmod(self.path("theirs"), 0o777)
+        for name in ("file", "file/cache", "theirs"):
+            ended = run(PYTHON + [SERVER, "--no-detach", "--log-stderr", "--port", "0",
+                                  "--listen", "127.0.0.1", "--cache-dir", self.path(name)])
+            self.assertEqual(ended.status, 107, ended)
+            self.assertIn(b"cache directory " + self.path(name).encode(), ended.stderr)
+        for words in (["--cache-size", "x"], ["--cache-size", "-1"], ["--cache-size", "5Q"]):
+            self.assertEqual(run(PYTHON + [SERVER, "--no-detach"] + words).status, 101)
 
 
 # -------------------------------------------------------------------------------------------

@@ -454,6 +454,10 @@ ANNOUNCE_MS = 10                        # the preprocessor works meanwhile, and 
 MOST_ANNOUNCED_BYTES = 16384            # a new connection takes them at once
 READ_AHEAD_BYTES = 64 * 1024            # of a reply: as a rule all of it
 IO_TIMEOUT_S = 300.0
+MOST_SECONDS = 1e6                      # in a setting: poll() takes 31 bits of milliseconds
+KEEPALIVE = (30, 10, 3)                 # seconds until a probe, between probes, and their number
+LEAST_BYTES_PER_S = 1000                # of a volunteer that has begun to answer
+REPLY_WINDOW_S = 60.0                   # over which that is reckoned
 BACKOFF_PERIOD_S = 60.0
 SLOT_POLL_S = 0.02                      # how often the first in the queue looks for a slot
 LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs are short
@@ -1084,8 +1088,8 @@ def read_host_list(environment):
 #   - Two more kinds of file: backoff-HOST, whose time of change is when the host was found
 #     unreachable, and `speeds`, what each host has been seen to do. Both may vanish any time.
 #
-# private_directory work_directory lock_directory try_lock Pool read_speeds write_speed
-# slow_classes own_pool
+# private_directory work_directory lock_directory open_plain try_lock Pool read_speeds
+# write_speed slow_classes own_pool
 # -------------------------------------------------------------------------------------------
 
 def private_directory(path, shared):
@@ -1131,13 +1135,31 @@ def lock_directory(environment):
 
 def open_shared(path, mode):
     """Open a file of the lock directory, made if need be, so that all can use it whom the
-    directory lets in: a user's umask of 077 must not lock the others out. Raises OSError."""
-    try:
-        return posix.open(path, mode)
-    except FileNotFoundError:
-        descriptor = posix.open(path, mode | posix.O_CREAT, 0o666)
+    directory lets in: a user's umask of 077 must not lock the others out. One of them may have
+    put something else there: that is named by the OSError which this raises."""
+    while True:
+        try:
+            return open_plain(path, mode)
+        except FileNotFoundError:
+            pass
+        try:
+            descriptor = posix.open(path, mode | posix.O_CREAT | posix.O_EXCL, 0o666)
+        except FileExistsError:         # another has made it just now
+            continue
         posix.fchmod(descriptor, 0o666)
         return descriptor
+
+
+def open_plain(path, mode):
+    """Open a file where others may have put a link, which would have us write into a file of
+    our own that they cannot, or a pipe, which would hold us up. Raises OSError for these."""
+    descriptor = posix.open(path, mode | posix.O_NOFOLLOW | posix.O_NONBLOCK)
+    status = posix.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return descriptor
+    posix.close(descriptor)
+    raise OSError(None, "it has several names" if stat.S_ISREG(status.st_mode)
+                  else "it is no plain file", path)
 
 
 def try_lock(path, mode=posix.O_RDONLY):
@@ -1188,7 +1210,7 @@ class Pool:
         if host.in_place or not self.backoff_s:
             return False
         try:
-            age_s = time.time() - posix.stat(self.backoff_path(host)).st_mtime
+            age_s = time.time() - posix.lstat(self.backoff_path(host)).st_mtime
         except OSError:
             return False
         return 0 <= age_s < self.backoff_s
@@ -1363,7 +1385,7 @@ class Pool:
         """Return for how long no host has finished a job, as far as can be known."""
         import time
         try:
-            idle_s = time.time() - posix.stat(self.directory + "/speeds").st_mtime
+            idle_s = time.time() - posix.lstat(self.directory + "/speeds").st_mtime
         except OSError:
             return float("inf")
         return idle_s if idle_s >= 0 else float("inf")
@@ -1374,12 +1396,21 @@ class Pool:
         return size * seconds / compiled_bytes
 
 
+MOST_SPEEDS_BYTES = 1024 * 1024         # of a thousand hosts
+
+
 def read_speeds(directory):
     """Return {host key: (bytes, seconds, jobs)}: fading sums of what hosts have compiled.
 
     Lines that make no sense are left out: the file is only ever a hint."""
+    try:
+        descriptor = open_plain(directory + "/speeds", posix.O_RDONLY)
+    except OSError:
+        return {}
+    text = posix.read(descriptor, MOST_SPEEDS_BYTES)
+    posix.close(descriptor)
     speeds = {}
-    for line in read_beginning(directory + "/speeds").splitlines():
+    for line in text.splitlines():
         try:
             key, compiled_bytes, seconds, jobs = line.decode("ascii").split()
             figures = float(compiled_bytes), float(seconds), int(jobs)
@@ -2106,7 +2137,7 @@ def packs_by_macro(text):
 
 # -------------------------------------------------------------------------------------------
 # Remote job: the connection, the request, the reply
-# Connection remote_command send_request recv_reply Reply
+# Connection Pace remote_command send_request recv_reply Reply
 # -------------------------------------------------------------------------------------------
 
 class Connection:
@@ -2118,6 +2149,7 @@ class Connection:
         """host: the Host; nothing happens yet."""
         self.host, self.socket, self.announced, self.fault = host, None, None, None
         self.addresses, self.unread = [], b""
+        self.timeout_s, self.pace = IO_TIMEOUT_S, None
 
     def start(self):
         """Look the name up and begin to connect; faults wait for finish()."""
@@ -2157,7 +2189,9 @@ class Connection:
             if self.announced or self.is_writable(CONNECT_TIMEOUT_S * 1000):
                 code = self.socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
                 if not code and not self.has_ended():
+                    self.timeout_s = timeout_s
                     self.socket.settimeout(timeout_s)
+                    self.watch_line()
                     return
                 self.fault = OSError(code, posix.strerror(code) if code else "it hung up at once")
             else:
@@ -2165,6 +2199,22 @@ class Connection:
             self.try_next_address()
         reason = (self.fault and self.fault.strerror) or "no address"
         raise HostFailed(EXIT_CONNECT_FAILED, "cannot connect: " + reason, reached=False)
+
+    def watch_line(self):
+        """Have the kernel find out within a minute that the network or the other machine is
+        gone, whether it is our turn to speak or theirs."""
+        import _socket
+        idle_s, between_s, probes = KEEPALIVE
+        options = (("TCP_KEEPIDLE", idle_s), ("TCP_KEEPALIVE", idle_s),      # as macOS has it
+                   ("TCP_KEEPINTVL", between_s), ("TCP_KEEPCNT", probes),
+                   ("TCP_USER_TIMEOUT", 1000 * (idle_s + between_s * probes)))
+        try:
+            self.socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+            for name, value in options:
+                if hasattr(_socket, name):
+                    self.socket.setsockopt(_socket.IPPROTO_TCP, getattr(_socket, name), value)
+        except OSError as error:        # then its silence will tell
+            debug("%s: %s" % (self.host, error))
 
     def is_writable(self, timeout_ms):
         """Wait until the connection stands or has failed; tell whether it is so."""
@@ -2204,30 +2254,40 @@ class Connection:
 
     def send_file(self, descriptor, size):
         """Send `size` bytes of a file, without taking them into memory."""
+        pace = Pace(self.timeout_s)
         offset = 0
         while offset < size:
             try:
                 sent = posix.sendfile(self.socket.fileno(), descriptor, offset, size - offset)
             except BlockingIOError:
-                if not self.is_writable(self.socket.gettimeout() * 1000):
-                    raise TimeoutError(None, "timed out")
+                self.is_writable(pace.time_left_s() * 1000)
                 continue
             if not sent:
                 raise HostFailed(EXIT_IO_ERROR, "the preprocessed source was cut short")
             offset += sent
+            pace.count += sent
 
     def receive(self, most):
-        """Return up to `most` bytes, b"" at the end; raises HostFailed after a silence.
+        """Return up to `most` bytes, b"" at the end; raises HostFailed after a silence, and when
+        a reply that has begun comes too slowly.
 
         What the system has is taken in one call, for a reply has eight parts and more."""
-        if not self.unread:
+        while not self.unread:
             import _socket
+            if self.pace:
+                self.socket.settimeout(self.pace.time_left_s())
             try:
                 self.unread = self.socket.recv(max(most, READ_AHEAD_BYTES))
             except _socket.timeout:
-                raise HostFailed(EXIT_IO_ERROR, "silent for %g s" % self.socket.gettimeout())
+                if self.pace:           # which tells whether that was too little
+                    continue
+                raise HostFailed(EXIT_IO_ERROR, "silent for %g s" % self.timeout_s)
             except OSError as error:
                 raise HostFailed(EXIT_TRUNCATED, "connection lost: %s" % error.strerror)
+            if not self.unread:
+                break
+            self.pace = self.pace or Pace(min(self.timeout_s, REPLY_WINDOW_S))
+            self.pace.count += len(self.unread)
         piece, self.unread = self.unread[:most], self.unread[most:]
         return piece
 
@@ -2245,8 +2305,40 @@ class Connection:
         """Hang up; a volunteer at work ends the job then."""
         if self.socket:
             self.socket.close()
-        self.socket = self.announced = None
+        self.socket = self.announced = self.pace = None
         self.unread = b""
+
+
+class Pace:
+    """Keeps watch over the speed of a transfer, so that a byte now and then does not hold a job
+    for ever: in each window of time LEAST_BYTES_PER_S have to pass on an average.
+
+    window_s: the length of a window in seconds; count: the bytes in the present one, to which
+    the user of this adds."""
+
+    def __init__(self, window_s):
+        """See the class; the first window begins now."""
+        import time
+        self.window_s, self.clock_s = window_s, time.monotonic
+        self.begin_window()
+
+    def begin_window(self):
+        """Begin to count anew."""
+        self.count, self.end_s = 0, self.clock_s() + self.window_s
+
+    def time_left_s(self):
+        """Return the seconds for which to wait for more, above 0; raises HostFailed when too
+        little has come in a window that is over."""
+        left_s = self.end_s - self.clock_s()
+        if left_s > 0:
+            return left_s
+        if not self.count:
+            raise HostFailed(EXIT_IO_ERROR, "silent for %g s" % self.window_s)
+        if self.count < LEAST_BYTES_PER_S * self.window_s:
+            raise HostFailed(EXIT_IO_ERROR, "too slow: %d bytes in %g s"
+                             % (self.count, self.window_s))
+        self.begin_window()
+        return self.window_s
 
 
 def remote_command(job, colour, directives_only):
@@ -2330,6 +2422,8 @@ def recv_reply(connection):
 # -------------------------------------------------------------------------------------------
 
 DESCRIPTOR_PATH = "/proc/self/fd/%d"
+MOST_DRAFT_NAMES = 20                   # tried one after the other
+LINK_ATTEMPTS = 20                      # with other clients that make the same file
 
 
 class Target:
@@ -2339,7 +2433,7 @@ class Target:
     empty file is, and cc1 writes assembler text in place; so do we, but nobody sees half a file
     under the target's name. The new file has no name until it is whole (Linux, open(2),
     O_TMPFILE). Where that cannot be, as under PyPy, it grows beside the target as .distcc-NAME,
-    locked by its writer: what a killed run leaves behind, the next run of that target takes over.
+    locked by its writer: what a killed run leaves behind, the next run of that target removes.
     path: the target; directory: its, with a slash, or ""; replaces: whether a new file takes its
     place; descriptor: where to write, None until that is open; draft: the other name, or
     None."""
@@ -2372,34 +2466,46 @@ class Target:
         """Open the file that has a name, or one elsewhere. Raises OSError."""
         if self.replaces:
             try:
-                base = self.path[len(self.directory):]
-                self.open_draft("%s.distcc-%s" % (self.directory, base[-200:]))
+                self.open_draft()
                 return
             except OSError as error:
                 debug("cannot write beside %s: %s" % (self.path, error.strerror))
         self.replaces = False
         self.descriptor = work_file(self.environment, ".out")
 
-    def open_draft(self, path):
-        """Open and lock the draft at path; under another name if a live process writes it."""
-        while True:
-            descriptor = posix.open(path, posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o666)
+    def open_draft(self):
+        """Make and lock the draft: always a new file, for what lies under its name may be a link
+        of somebody else's. Another name is taken where that cannot be removed. Raises OSError."""
+        first = path = "%s.distcc-%s" % (self.directory, self.path[len(self.directory):][-200:])
+        for attempt in range(MOST_DRAFT_NAMES):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                posix.close(descriptor)
-                path = "%s.%d" % (path, posix.getpid())
+                descriptor = posix.open(path, posix.O_RDWR | posix.O_CREAT | posix.O_EXCL
+                                        | posix.O_NOFOLLOW, 0o666)
+            except FileExistsError:
+                if not remove_leftover(path):
+                    path = "%s.%d.%d" % (first, posix.getpid(), attempt)
                 continue
-            except OSError:             # a file system without flock: nothing stays behind
-                posix.unlink(path)
-                posix.close(descriptor)
-                raise
-            if is_file_at(descriptor, path):
-                if posix.fstat(descriptor).st_size:     # a new one had better not be emptied
-                    posix.ftruncate(descriptor, 0)
-                self.descriptor, self.draft = descriptor, path
+            if self.lock_draft(descriptor, path):
                 return
-            posix.close(descriptor)        # its writer finished between open and lock
+        raise FileExistsError(None, "no name is left for a draft", path)
+
+    def lock_draft(self, descriptor, path):
+        """Lock a new draft; tell whether it is ours: another may have taken it for a leftover
+        between its making and the lock. Raises OSError."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            posix.close(descriptor)
+            return False
+        except OSError:                 # a file system without flock: nothing stays behind
+            posix.unlink(path)
+            posix.close(descriptor)
+            raise
+        if not is_file_at(descriptor, path):
+            posix.close(descriptor)
+            return False
+        self.descriptor, self.draft = descriptor, path
+        return True
 
     def receive(self, connection, size):
         """Fill the file with `size` bytes from the connection. Raises WireError, HostFailed,
@@ -2417,27 +2523,57 @@ class Target:
 
     def commit(self):
         """Give the file its name. Raises OSError, and then the target is what it was, or gone,
-        or half written where only writing in place is possible."""
-        if self.replaces:
-            try:
-                posix.unlink(self.path)     # as the assembler does: what replaces another file is
-            except FileNotFoundError:       # written to the disk at once by ext4
-                pass
+        or half written where only writing in place is possible.
+
+        The file gets the present time: make takes an object for stale that is older than its
+        dependency file, and the compiler writes that first."""
+        if not self.replaces:
+            write_in_place(self.path, posix.O_TRUNC, content_of(self.descriptor))
+            return
+        posix.utime(self.descriptor)
+        if not (self.draft or self.link()):
+            self.copy_to_draft()
         if self.draft:
+            self.make_way()
             posix.rename(self.draft, self.path)
             self.draft = None
-        elif not (self.replaces and self.link()):
-            write_in_place(self.path, posix.O_TRUNC, content_of(self.descriptor))
+
+    def make_way(self):
+        """Remove what is at the target, as the assembler does: what replaces another file is
+        written to the disk at once by ext4. Raises OSError."""
+        try:
+            posix.unlink(self.path)
+        except FileNotFoundError:
+            pass
 
     def link(self):
-        """Give the nameless file its name; tell whether that could be done."""
+        """Give the nameless file its name; tell whether that could be done. Another client with
+        the same output may be at it at the same time: then the last one prevails."""
+        for _ in range(LINK_ATTEMPTS):
+            self.make_way()
+            try:
+                posix.link(DESCRIPTOR_PATH % self.descriptor, self.path,
+                           src_dir_fd=self.descriptor,  # without it link(2) would not follow
+                           follow_symlinks=True)
+                return True
+            except FileExistsError:
+                continue
+            except OSError as error:
+                debug("cannot link %s: %s" % (self.path, error.strerror))
+                break
+        return False
+
+    def copy_to_draft(self):
+        """Have a draft with the content of the nameless file take its place. Raises OSError."""
+        nameless = self.descriptor
         try:
-            posix.link(DESCRIPTOR_PATH % self.descriptor, self.path, src_dir_fd=self.descriptor,
-                       follow_symlinks=True)    # src_dir_fd: link(2) would not follow
-        except OSError as error:                # as when another has made the file just now
-            debug("cannot link %s: %s" % (self.path, error.strerror))
-            return False
-        return True
+            self.open_draft()
+            for piece in content_of(nameless):
+                write_whole(self.descriptor, piece)
+        finally:
+            posix.close(nameless)
+            if self.descriptor == nameless:
+                self.descriptor = None
 
     def discard(self):
         """Close the file, and remove it if it has not got its name."""
@@ -2458,10 +2594,32 @@ def is_replaced(path):
         return not mode_at(path, follow_links=False)
 
 
+def remove_leftover(path):
+    """Remove the draft of a run that was killed; tell whether nothing is there any more. What is
+    not of ours, or is being written, stays: its writer holds the lock."""
+    try:
+        descriptor = open_plain(path, posix.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    except OSError:                     # a link, a pipe, or not for us to read
+        return False
+    try:
+        if posix.fstat(descriptor).st_uid != posix.geteuid():
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_file_at(descriptor, path):
+            posix.unlink(path)
+        return True
+    except OSError:
+        return False
+    finally:
+        posix.close(descriptor)
+
+
 def is_file_at(descriptor, path):
     """Tell whether path still names the open file."""
     try:
-        return same_file(posix.fstat(descriptor), posix.stat(path))
+        return same_file(posix.fstat(descriptor), posix.lstat(path))
     except OSError:
         return False
 
@@ -2514,7 +2672,8 @@ def check_files(job):
 DOUBTFUL_MESSAGES = (
     b"Assembler messages", b"out of memory", b"virtual memory exhausted", b"Killed",
     b"No space left on device", b"File size limit exceeded", b"CPU time limit exceeded",
-    b"cannot execute", b"error trying to exec", b"-fdirectives-only", b"-fpreprocessed")
+    b"cannot execute", b"error trying to exec", b"-fdirectives-only", b"-fpreprocessed",
+    b"signal terminated program", b"internal compiler error", b"Cannot allocate memory")
 
 
 def in_doubt(job, reply, inexact):
@@ -2523,9 +2682,18 @@ def in_doubt(job, reply, inexact):
     if reply.stderr and (job.is_clang or inexact):
         return True
     return reply.status != 0 and (
-        job.assembly and mode_at(job.output, False)    # gcc has begun to overwrite it
+        was_cut_short(reply)
+        or job.assembly and mode_at(job.output, False)    # gcc has begun to overwrite it
         or job.has_option("-Werror", "-pedantic-errors", "--pedantic-errors")
         or any(message in reply.stderr for message in DOUBTFUL_MESSAGES))
+
+
+def was_cut_short(reply):
+    """Tell whether the compiler there came to its end by a signal, its own or that of a program
+    which it started (then drivers exit with 128 + its number), or failed without a word: most
+    often the volunteer had no memory left."""
+    signalled, code = reply.status & 0x7f, reply.status >> 8
+    return bool(signalled) or code > 128 or not reply.stderr
 
 
 def merge_messages(first, second, environment):
@@ -2736,7 +2904,7 @@ def seconds_setting(environment, variable, default):
         return default
     try:
         seconds = float(text)
-        if 0 <= seconds <= 1e7:
+        if 0 <= seconds <= MOST_SECONDS:
             return seconds
     except ValueError:
         pass
@@ -2916,7 +3084,7 @@ def finish_job(job, preprocessor, connection, reply, target):
     """Put object, dependencies and messages in their places; return the exit status. target: of
     the object; if anything goes wrong, there is no new one."""
     if in_doubt(job, reply, preprocessor.inexact):
-        raise RunLocally("the messages from there need not be those from here")
+        raise RunLocally("what came from there need not be what comes from here")
     try:
         if reply.status == 0:
             target.receive(connection, reply.size)
@@ -2930,8 +3098,7 @@ def finish_job(job, preprocessor, connection, reply, target):
     write_fully(1, reply.stdout)
     write_fully(2, merge_messages(preprocessor.messages, reply.stderr,
                                   preprocessor.environment))
-    signalled = reply.status & 0x7f
-    return 128 + signalled if signalled else reply.status >> 8
+    return reply.status >> 8
 
 
 # -------------------------------------------------------------------------------------------

@@ -53,8 +53,24 @@ PATIENCE_S = 60                         # longer than anything here takes on a b
 
 # -------------------------------------------------------------------------------------------
 # Tools: daemons, clients, directories
-# Result run Daemon Case wait_until
+# setUpModule Result run Daemon Case wait_until
 # -------------------------------------------------------------------------------------------
+
+def setUpModule():
+    """See to it that what the tests start finds signals as a terminal's shell leaves them.
+
+    A run under nohup, in the background of a script, or of a service, ignores some, and so would
+    all that is started here, even what the tests then send them to. What has a handler is not
+    ignored after exec."""
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, pass_over)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def pass_over(signal_number, frame):
+    """Signal handler: do nothing, as if the signal were ignored."""
+
 
 class Result:
     """What a finished command left: status (negative: signal), stdout and stderr as bytes."""
@@ -428,6 +444,33 @@ class ShapeTest(unittest.TestCase):
                                         or os.path.dirname(origin) in here
                                         or os.path.dirname(os.path.dirname(origin)) in here,
                                         origin)
+
+
+class HarnessTest(Case):
+    """What the tests start does not depend on how the tests were started."""
+
+    PROBE = "HarnessTest.test_signals_of_children"
+
+    def test_signals_of_children(self):
+        """No signal is ignored or blocked for them."""
+        for start in (run, run_on_terminal):
+            arguments = (["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"], self.dir, None)
+            for name, mask in re.findall(rb"(Sig...):\s*(\w+)", start(*arguments).stdout):
+                with self.subTest(start=start.__name__, name=name):
+                    # The topmost of the first 32 bits: what the C library keeps for itself.
+                    self.assertEqual(int(mask, 16) & 0x7fffffff, 0)
+
+    def test_signals_that_the_tests_are_started_with(self):
+        """The same under nohup, in the background of a script, and with blocked signals."""
+        probe = ["-m", "unittest", "test_distcc." + self.PROBE]
+        block = ("import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {1, 2, 15}); "
+                 "os.execv(sys.executable, [sys.executable] + sys.argv[1:])")
+        for start in (["nohup"], ["sh", "-c", "trap '' INT HUP TERM ALRM CHLD USR1; exec \"$@\"",
+                                  "sh"], PYTHON + ["-c", block]):
+            with self.subTest(start=start[0]):
+                argv = start + (PYTHON if len(start) != 3 else []) + probe
+                result = run(argv, HERE)
+                self.assertEqual(result.status, 0, result)
 
 
 class LoadedModulesTest(SystemCase):
@@ -1740,18 +1783,32 @@ class ExitCodesTest(SystemCase):
         check_jobs(daemon, 2)
         self.assertFalse(os.path.exists(self.path("wrong.o")))
 
-    def test_compilers_status_and_signals(self):
-        """Exit codes pass; a signal becomes 128 + its number."""
-        self.script("there/gcc", "cat > /dev/null\n. %s\n" % self.path("end"))
+    def compile_with_end(self, end):
+        """Compile where the volunteer's compiler comes to this end; return (Result, local runs)."""
+        self.script("there/gcc", "cat > /dev/null\n%s\n" % end)
         daemon = self.daemon(env={"PATH": self.path_with("there")})
-        for end, status in (("exit 1", 1), ("exit 2", 2), ("exit 99", 99), ("exit 255", 255),
-                            ("kill -9 $$", 137), ("kill -11 $$", 139), ("kill -15 $$", 143)):
+        result = self.compile(daemon.host)
+        check_jobs(daemon, 1)
+        return result, len(self.local_runs())
+
+    def test_compilers_status(self):
+        """An exit code with a message is the compiler's word."""
+        for code in (1, 2, 99, 128):
+            with self.subTest(code=code):
+                result, local_runs = self.compile_with_end("echo no >&2; exit %d" % code)
+                self.assertEqual((result.status, result.stderr, local_runs), (code, b"no\n", 0))
+
+    def test_compiler_that_was_cut_short(self):
+        """A signal, an exit code that tells of one, and a failure without a word come from the
+        volunteer's state as a rule: the job is done here, with the messages from here."""
+        ends = ["kill -%d $$" % number for number in (6, 9, 11, 15)]
+        ends += ["echo killed >&2; kill -9 $$", "echo no memory >&2; exit 137", "exit 139",
+                 "echo; exit 1", "exit 1", "exit 99", "exit 255"]
+        for end in ends:
             with self.subTest(end=end):
-                self.write("end", end + "\n")
-                os.chmod(self.path("end"), 0o644)
-                result = self.compile(daemon.host, DISTCC_FALLBACK="1")
-                self.assertEqual((result.status, result.stderr), (status, b""))
-                self.assertEqual(self.local_runs(), [])
+                result, local_runs = self.compile_with_end(end)
+                self.assertEqual((result.status, result.stdout, result.stderr, local_runs),
+                                 (0, b"", b"", 1))
 
     def test_local_compilers_status_and_signals(self):
         """The same where the command runs here."""
@@ -5733,6 +5790,92 @@ class LyingVolunteerTest(ClientFaultCase):
         self.check_rows(rows, [107], 24, DISTCC_IO_TIMEOUT="0.2")
         self.assertLess(time.monotonic() - began, PATIENCE_S)
 
+    def test_compiler_that_was_cut_short(self):
+        """The same for what other daemons pass on: statuses, and the drivers' own words."""
+        rows = [(pack_answer(status, messages), "close")
+                for status in (6, 9, 11, 15, 0x8b, 0x8900, 0x8b00, 0xff00)
+                for messages in (b"", b"one.c:1: note\n")]
+        rows += [(pack_answer(0x100, b"gcc: %s\n" % text), "close") for text in (
+            b"fatal error: Killed signal terminated program cc1",
+            b"fatal error: Terminated signal terminated program cc1plus",
+            b"internal compiler error: Bus error signal terminated program as",
+            b"one.c:1:1: internal compiler error: Segmentation fault",
+            b"out of memory allocating 65536 bytes", b"fork: Cannot allocate memory")]
+        rows += [(pack_answer(code << 8), "close") for code in (1, 2, 99)]
+        for row, leave, name, result in self.run_scripts(rows, 4):
+            with self.subTest(row=row):
+                self.assertEqual((result.status, result.stdout, result.stderr), (0, b"", b""))
+                self.assertTrue(self.read(name) == self.local)
+
+    def test_trickles(self):
+        """A byte now and then, each well within the time-out, holds a client no longer than
+        that; in whatever part of the reply it begins."""
+        messages, text = b"m" * 5000, b"o" * 5000
+        reply = pack_answer(0, messages, messages, text)
+        parts = {"header": 1, "SERR": 100, "SOUT": 5100, "DOTO": 11000}
+
+        def serve(part):
+            """Answer one job so slowly that the whole would take minutes."""
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                listener.settimeout(PATIENCE_S)
+                process = self.start_client(part + ".o", "127.0.0.1:%d"
+                                            % listener.getsockname()[1], "one.i", "env",
+                                            "DISTCC_IO_TIMEOUT=0.5")
+                with listener.accept()[0] as connection, contextlib.suppress(OSError):
+                    read_request(connection)
+                    connection.sendall(reply[:parts[part]])
+                    for byte in reply[parts[part]:]:
+                        if select.select([connection], [], [], 0.1)[0]:
+                            break
+                        connection.sendall(bytes([byte]))
+            return process.communicate(timeout=PATIENCE_S)[1], process.returncode
+        for part, (stderr, status) in zip(parts, side_by_side(serve, parts, len(parts))):
+            with self.subTest(part=part):
+                self.assertRegex(stderr, rb"warning: one.i: .*: too slow: \d+ bytes in 0.5 s; "
+                                 rb"running it here\n$")
+                self.assertEqual((status, self.read(part + ".o")), (0, self.local))
+
+    def test_steady_replies(self):
+        """A reply that comes in pieces, with pauses, is waited for as long as it is not slow."""
+        text = b"o" * 20000
+        reply = pack_answer(text=text)
+
+        def answer(connection):
+            """Send a thousand bytes at a time, for three times as long as the time-out."""
+            for offset in range(0, len(reply), 1000):
+                connection.sendall(reply[offset:offset + 1000])
+                select.select([connection], [], [], 0.075)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            process = self.start_client("one.o", "127.0.0.1:%d" % listener.getsockname()[1],
+                                        "one.i", "env", "DISTCC_IO_TIMEOUT=0.5")
+            with listener.accept()[0] as connection:
+                read_request(connection)
+                answer(connection)
+        self.assertEqual((process.communicate()[1], process.returncode), (b"", 0))
+        self.assertEqual(self.read("one.o"), text)
+
+    def test_watched_lines(self):
+        """The kernel looks whether a silent volunteer is still there, and gives up what is not
+        acknowledged, long before the time-out."""
+        silent = self.volunteer(lambda name: (b"", "stall"))
+        log = self.path("calls")
+        process = self.start_client("one.o", silent.host, "one.i", "strace", "-o", log, "-e",
+                                    "trace=setsockopt", "-f")
+        wait_until(lambda: silent.seen, "the request")
+        with open("/proc/net/tcp") as stream:
+            rows = [line.split() for line in stream]
+        timers = [row[5] for row in rows if row[2].endswith(":%04X" % silent.port)
+                  and row[3] == "01"]
+        self.assertEqual(len(timers), 1)
+        kind, hundredths = timers[0].split(":")
+        self.assertEqual(kind, "02")
+        self.assertLessEqual(int(hundredths, 16), 3000)
+        calls = self.read("calls").decode()
+        for option, value in (("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3),
+                              ("TCP_USER_TIMEOUT", 60000)):
+            self.assertIn("%s, [%d]" % (option, value), calls)
+        kill_group(process.pid)
+
     def test_lies(self):
         """A wrong byte anywhere in a header; wrong versions, tokens, lengths, statuses."""
         headers = [at for at in range(len(self.REPLY)) if not 36 <= at < 38 and at < 62]
@@ -5749,7 +5892,7 @@ class LyingVolunteerTest(ClientFaultCase):
                      for digits in (b"%08x" % least, b"%08x" % (least + 1), b"ffffffff",
                                     b"-0000001", b"+0000001", b"0x000001", b"       1",
                                     b"0000_001", b"7fffffff", b"00000100")]
-        rows += [self.REPLY + b"x", self.REPLY + self.REPLY, pack_answer(0x100) + b"x",
+        rows += [self.REPLY + b"x", self.REPLY + self.REPLY, pack_answer(0x100, b"e\n") + b"x",
                  b"HTTP/1.0 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n" * 9, b"\0" * 999,
                  pack_request(COMPILE), self.REPLY[::-1], self.REPLY[12:], self.REPLY[:12] * 5]
         self.check_rows([(row, "close") for row in rows], [108, 109])
@@ -5793,8 +5936,11 @@ class LyingVolunteerTest(ClientFaultCase):
                         self.check_failed(name, result, range(100, 120), self.host)
                     continue
                 believed += 1
-                signalled = answer.status & 0x7f
-                status = 128 + signalled if signalled else answer.status >> 8
+                status = answer.status >> 8
+                if answer.status and (answer.status & 0x7f or status > 128):
+                    self.assertEqual((result.status, result.stderr), (0, b""))
+                    self.assertTrue(self.read(name) == self.local)
+                    continue
                 self.assertEqual((result.status, result.stderr, result.stdout),
                                  (status, answer.messages, answer.output))
                 self.assertEqual(os.path.exists(self.path(name)), status == 0)

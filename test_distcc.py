@@ -1548,6 +1548,74 @@ class LockTroubleTest(SchedulingCase):
         self.assertIn(self.slot(1, 0), os.listdir(self.path("lock")))
 
 
+class SharedLocksTest(SchedulingCase):
+    """In a lock directory that a group shares, nobody can have another's client write into a
+    file, or hang."""
+
+    CONTENT = b"for my eyes only\n"
+
+    def setUp(self):
+        """A lock directory that a group may write to, and a file of the client's user."""
+        super().setUp()
+        os.mkdir(self.path("lock"))
+        os.chmod(self.path("lock"), 0o2775)
+        os.chmod(self.write("secret", self.CONTENT), 0o600)
+        os.utime(self.path("secret"), (1000000000, 1000000000))
+
+    def plants(self, path):
+        """Return functions that put something else than a plain file of its own at path."""
+        return {"link": lambda: os.symlink(self.path("secret"), path),
+                "second name": lambda: os.link(self.path("secret"), path),
+                "dangling link": lambda: os.symlink(self.path("made"), path),
+                "pipe": lambda: os.mkfifo(path),
+                "directory": lambda: os.mkdir(path),
+                "socket": lambda: os.mknod(path, 0o666 | stat.S_IFSOCK),
+                "device": lambda: os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))}
+
+    def check_secret(self):
+        """Check that nothing happened to the file, and none was made through a link."""
+        status = os.stat(self.path("secret"))
+        self.assertEqual((self.read("secret"), status.st_mode & 0o777, status.st_mtime),
+                         (self.CONTENT, 0o600, 1000000000))
+        self.assertFalse(os.path.exists(self.path("made")))
+
+    def compile_beside(self, name, plant, hosts, **changes):
+        """Compile with something at a name of the lock directory; return the Result."""
+        plant()
+        result = self.client("gcc", "-c", "0.c", hosts=hosts, DISTCC_DIR=self.dir,
+                             DISTCC_FALLBACK="1", **changes)
+        self.check_secret()
+        self.assertEqual(result.status, 0, result)
+        for entry in os.listdir(self.path("lock")):
+            path = os.path.join(self.path("lock"), entry)
+            (os.rmdir if os.path.isdir(path) and not os.path.islink(path) else os.unlink)(path)
+        return warnings_in(result)
+
+    def test_what_jobs_need(self):
+        """Slots and turnstiles: the job runs here, and a warning names the file."""
+        for name in (self.slot(1, 0), "queue", "preprocess-0", "queue-preprocess"):
+            path = os.path.join(self.path("lock"), name)
+            for kind, plant in self.plants(path).items():
+                with self.subTest(name=name, kind=kind):
+                    warnings = self.compile_beside(name, plant, self.address(1))
+                    self.assertEqual(len(warnings), 1, warnings)
+                    self.assertRegex(warnings[0], "^warning: 0.c: %s: .*; running it here$"
+                                     % re.escape(path))
+
+    def test_what_jobs_can_do_without(self):
+        """Speeds and back-off: as if there were none. Slots for commands here likewise."""
+        dead = "127.0.0.1:%d" % self.dead_port()
+        both = self.address(1) + " " + self.address(2)
+        for name, hosts, count in (("speeds", both, 0), ("waiter-0", both, 0),
+                                   ("backoff-" + dead.replace(":", "_"), dead, 1),
+                                   ("localhost-0", "localhost/1", 0),
+                                   ("queue-localhost", "localhost/1", 0)):
+            path = os.path.join(self.path("lock"), name)
+            for kind, plant in self.plants(path).items():
+                with self.subTest(name=name, kind=kind):
+                    self.assertEqual(len(self.compile_beside(name, plant, hosts)), count)
+
+
 class LocalJobsTest(SchedulingCase):
     """What runs here is bounded by localhost's limit, and never waits for itself."""
 
@@ -6216,6 +6284,137 @@ class DirectoryFaultTest(ClientFaultCase):
         self.assertEqual(self.read("read-only/old.o"), b"old")
         names = [name for name in os.listdir(self.path("open")) if "distcc-" not in name]
         self.assertEqual(names, ["directory.o"])
+
+
+class OneOutputTest(ClientFaultCase):
+    """What others do to the name of an output while it is made."""
+
+    def setUp(self):
+        """A volunteer whose objects are large, and each of one letter."""
+        super().setUp()
+        self.size = 4000000
+        letters = iter(b"abcdefghijklmnopqrstuvwxyz" * 100)
+        self.large = self.volunteer(lambda name: (
+            pack_answer(text=bytes([next(letters)]) * self.size), "close"))
+
+    def run_clients(self, prefix, count=4, rounds=6):
+        """Let clients make the same output again and again; return their Results."""
+        def work(_):
+            return [run([*prefix, CLIENT, "gcc", "-c", "one.i", "-o", "one.o"], self.dir,
+                        self.client_environment(self.large.host + "/9")) for _ in range(rounds)]
+        return sum(side_by_side(work, range(count), count), [])
+
+    def test_readers_see_whole_objects(self):
+        """Several clients at once: whoever reads finds one object, whole, or none."""
+        for prefix in [], self.WITHOUT_PROC:
+            seen, done = collections.Counter(), threading.Event()
+
+            def read_often():
+                """Look until the clients are done."""
+                while not done.is_set():
+                    with contextlib.suppress(FileNotFoundError):
+                        content = self.read("one.o")
+                        seen[len(content), len(content.strip(content[:1]))] += 1
+            readers = [threading.Thread(target=read_often) for _ in range(2)]
+            for reader in readers:
+                reader.start()
+            results = self.run_clients(prefix)
+            done.set()
+            for reader in readers:
+                reader.join()
+            with self.subTest(prefix=prefix):
+                self.assertEqual({(result.status, result.stderr) for result in results},
+                                 {(0, b"")})
+                self.assertEqual(set(seen), {(self.size, 0)})
+            self.check_nothing_left()
+
+    def test_name_is_taken_again_and_again(self):
+        """Somebody makes the output anew as soon as it is gone: it is replaced all the same, and
+        what was there is not written into."""
+        done = threading.Event()
+
+        def remake():
+            """Make the file anew whenever it is not there."""
+            while not done.is_set():
+                with contextlib.suppress(FileExistsError):
+                    descriptor = os.open(self.path("one.o"), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                    os.write(descriptor, b"mine")
+                    kept.append(descriptor)
+        kept = []
+        maker = threading.Thread(target=remake)
+        maker.start()
+        results = self.run_clients([], 2, 8)
+        done.set()
+        maker.join()
+        contents = set()
+        for descriptor in kept:
+            contents.add(os.fstat(descriptor).st_size)
+            os.close(descriptor)
+        self.assertEqual({(result.status, result.stderr) for result in results}, {(0, b"")})
+        self.assertEqual(contents, {4})
+
+    def test_draft_that_lies_in_wait(self):
+        """Where the object grows under a name, what lies there is not written into: links, second
+        names, pipes, files of others. A leftover of our own is removed."""
+        victim = self.write("victim", "precious")
+        draft = self.path(".distcc-one.o")
+        plants = {"nothing": lambda: None, "link": lambda: os.symlink(victim, draft),
+                  "dangling link": lambda: os.symlink(self.path("made"), draft),
+                  "second name": lambda: os.link(victim, draft),
+                  "pipe": lambda: os.mkfifo(draft), "directory": lambda: os.mkdir(draft),
+                  "leftover": lambda: self.write(".distcc-one.o", "half an obj"),
+                  "leftover without rights": lambda: os.close(os.open(draft, os.O_CREAT, 0))}
+        if ROOT:
+            plants["of another"] = lambda: (self.write(".distcc-one.o", "half"),
+                                            os.chown(draft, 65534, 65534))
+        for kind, plant in plants.items():
+            with self.subTest(kind=kind):
+                plant()
+                result = run([*self.WITHOUT_PROC, CLIENT, "gcc", "-c", "one.i", "-o", "one.o"],
+                             self.dir, self.client_environment(self.large.host))
+                self.assertEqual((result.status, result.stderr), (0, b""), result)
+                self.assertEqual(len(self.read("one.o")), self.size)
+                self.assertEqual(self.read("victim"), b"precious")
+                self.assertFalse(os.path.exists(self.path("made")))
+                left = [name for name in os.listdir(self.dir) if name.startswith(".distcc")]
+                stays = kind not in ("nothing", "leftover", "leftover without rights")
+                self.assertEqual(left, [".distcc-one.o"] * stays)
+                if stays:
+                    (os.rmdir if kind == "directory" else os.unlink)(draft)
+                os.unlink(self.path("one.o"))
+
+    def test_object_is_not_older_than_its_rule(self):
+        """However long it takes to write the dependency file, make finds the object up to date.
+        A lease on that file holds the client up as it opens it."""
+        good = self.volunteer(lambda name: (pack_answer(text=b"from there"), "close"))
+        signal.signal(signal.SIGIO, pass_over)      # the news that somebody wants the file
+        self.addCleanup(signal.signal, signal.SIGIO, signal.SIG_DFL)
+        for name, words in (("one.o", "-MD -c"), ("two.o", "-MMD -MF one.d -c"),
+                            ("three.o", "-Wp,-MD,one.d -c"), ("one.s", "-MD -S")):
+            with self.subTest(words=words), open(self.write("one.d", "old"), "r+") as lease:
+                fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+                process = self.start_with_words(good.host, *words.split(), "one.c", "-o", name)
+                wait_until(lambda: fcntl.fcntl(lease, fcntl.F_GETLEASE) != fcntl.F_WRLCK,
+                           "the client to open the file", 10)
+                self.let_clock_tick()
+                fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+                self.assertEqual(process.wait(PATIENCE_S), 0)
+                self.assertEqual(self.read(name), b"from there")
+                self.assertLessEqual(os.stat(self.path("one.d")).st_mtime_ns,
+                                     os.stat(self.path(name)).st_mtime_ns)
+
+    def start_with_words(self, hosts, *words):
+        """Start distcc.py gcc with these words; return the process."""
+        process = subprocess.Popen([CLIENT, "gcc", *words], cwd=self.dir,
+                                   env=self.client_environment(hosts))
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def let_clock_tick(self):
+        """Return when new files are younger than all there are now."""
+        before = os.stat(self.write("clock", "")).st_mtime_ns
+        wait_until(lambda: os.stat(self.write("clock", "")).st_mtime_ns > before, "the clock")
 
 
 class RuleTest(ClientFaultCase):

@@ -3,11 +3,12 @@
 # Read by sh: start Python without site and environment (7 ms instead of 11), and load this
 # file as a module, so that its cached bytecode serves (5 ms less for each 1000 lines), without
 # docstrings (0.1 ms).
-# /usr/bin/python3 comes first because a version manager's shim may cost 100 ms. SIGINT ends us
-# without a traceback until the client has its own handler.
+# /usr/bin/python3 comes first because a version manager's shim may cost 100 ms. In its UTF-8 mode
+# Python starts in every locale, and without it in none whose charset it does not know. SIGINT
+# ends us without a traceback until the client has its own handler.
 python=/usr/bin/python3
 [ -x "$python" ] || python=python3
-exec "$python" -ISOO -c '
+exec "$python" -X utf8 -ISOO -c '
 import _signal
 if _signal.getsignal(2) is _signal.default_int_handler:
     _signal.signal(2, _signal.SIG_DFL)
@@ -609,7 +610,8 @@ def say(text):
     log = setting("DISTCC_LOG")
     if log:
         try:
-            descriptor = posix.open(log, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT, 0o666)
+            descriptor = posix.open(log, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT
+                                    | posix.O_NONBLOCK, 0o666)      # a pipe that nobody reads
         except OSError as error:
             posix.environ[b"DISTCC_LOG"] = b""
             warn("cannot open the log %s: %s; messages go to stderr" % (log, error.strerror))
@@ -641,7 +643,7 @@ def debug(text):
 # -------------------------------------------------------------------------------------------
 # Command line: what the compiler is asked for, as the compiler itself would read it. Pure but
 # for the files named by @.
-# Job expand_response_files scan scan_option scan_special check_job check_language
+# Job expand_response_files scan is_never_served scan_option scan_special check_job check_language
 # -------------------------------------------------------------------------------------------
 
 class Job:
@@ -738,6 +740,8 @@ def expand_response_files(words, budget=2000):
             text = read_response_file(word[1:]) if word[:1] == "@" else None
             if text is None and word[:1] == "@":
                 raise RunLocally("%s cannot be read" % word)
+            if text is not None and "\0" in text:
+                raise RunLocally("%s holds a zero byte" % word)
             budget -= text is not None
             expanded += [word] if text is None else split_response(text)
         if budget < 0 or len(expanded) > MAX_ARGUMENTS:
@@ -751,6 +755,8 @@ def scan(argv, search_path=""):
 
     The compiler is not run, and no file is looked at but @files, and those in search_path (the
     text of PATH) where the compiler's name does not tell what it is."""
+    if is_never_served(argv[0]):
+        raise RunLocally("%s: no daemon serves such a compiler" % argv[0])
     job = Job(argv, may_be_clang(argv[0], search_path))
     words = iter(expand_response_files(argv[1:]))
     for word in words:
@@ -765,6 +771,22 @@ def scan(argv, search_path=""):
             job.add_input(word)
     check_job(job)
     return job
+
+
+# Compilers of other languages, and those that read other command lines than gcc's and clang's or
+# run these behind the scenes. Other names may be served: a daemon's --allow-compiler decides.
+NEVER_SERVED = frozenset("""
+    cl nvcc hipcc dpcpp emcc em++ gfortran f77 g77 f90 f95 flang flang-new ifort ifx nvfortran
+    pgfortran gccgo gdc ldc2 gnatgcc gnatmake gcj rustc swiftc ghc valac zig nasm yasm""".split())
+
+
+def is_never_served(compiler):
+    """Tell whether a compiler's name says that no daemon runs it: clang-cl, gfortran-12,
+    x86_64-w64-mingw32-gfortran."""
+    base = compiler.rpartition("/")[2]
+    unversioned = base.rstrip("0123456789.").rstrip("-")
+    return any(name in NEVER_SERVED or name.rpartition("-")[2] in NEVER_SERVED
+               for name in (base, unversioned))
 
 
 def may_be_clang(compiler, search_path):
@@ -1052,11 +1074,12 @@ def read_host_list(environment):
     (None, "") where there is none."""
     if "DISTCC_HOSTS" in environment:
         return environment["DISTCC_HOSTS"], "DISTCC_HOSTS"
-    own = environment.get("DISTCC_DIR")
-    home = environment.get("HOME")
-    directories = [own] * bool(own) + [home + "/.distcc"] * bool(home) + ["/etc/distcc"]
-    for directory in directories:
-        path = directory + "/hosts"
+    places = []
+    if environment.get("DISTCC_DIR"):
+        places.append(environment["DISTCC_DIR"] + "/hosts")
+    if environment.get("HOME"):
+        places.append(environment["HOME"] + "/.distcc/hosts")
+    for path in places + ["/etc/distcc/hosts"]:
         try:
             with open(path, encoding="utf-8", errors="replace") as stream:
                 return stream.read(MOST_HOSTS_BYTES), path
@@ -1521,7 +1544,8 @@ def start_environment():
 
     CPython under the C locale sets LC_CTYPE for itself (PEP 538), and a compiler would print
     other quotes then; only the kernel still knows what was there before."""
-    environment = {fsdecode(name): fsdecode(value) for name, value in posix.environ.items()}
+    environment = {fsdecode(name): fsdecode(value) for name, value in posix.environ.items()
+                   if name}             # a nameless one may come to us, but exec refuses it
     if environment.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
         try:
             with open("/proc/self/environ", "rb") as stream:
@@ -2728,7 +2752,7 @@ def locale_is_utf8(environment):
                  if environment.get(variable)), "C")
     try:
         _locale.setlocale(_locale.LC_CTYPE, name)
-    except _locale.Error:               # not installed: the compiler falls back to C as well
+    except (_locale.Error, ValueError): # not installed: the compiler falls back to C as well
         return False
     return _locale.nl_langinfo(_locale.CODESET).upper() in ("UTF-8", "UTF8")
 
@@ -2746,7 +2770,7 @@ def colour_options(job, environment):
 
 # -------------------------------------------------------------------------------------------
 # Local: run the command here, as this process
-# reset_signals run_here
+# reset_signals become run_here
 # -------------------------------------------------------------------------------------------
 
 def reset_signals():
@@ -2759,6 +2783,18 @@ def reset_signals():
             _signal.signal(number, _signal.SIG_DFL)
 
 
+def become(path, argv, environment):
+    """Become the program at path, which may be a script without #!, as execvp takes it. Raises
+    OSError."""
+    try:
+        posix.execve(path, argv, environment)
+    except OSError as error:
+        import errno
+        if error.errno != errno.ENOEXEC:
+            raise
+    posix.execve("/bin/sh", ["sh", path] + argv[1:], environment)
+
+
 def run_here(argv, environment):
     """Become the command; does not return. Raises Fatal when there is no such program."""
     path = find_program(argv[0], environment.get("PATH", DEFAULT_PATH))
@@ -2767,11 +2803,9 @@ def run_here(argv, environment):
     debug("running here: " + " ".join(argv))
     reset_signals()
     try:
-        posix.execve(path, argv, environment)
+        become(path, argv, environment)
     except OSError as error:
         import errno
-        if error.errno == errno.ENOEXEC:        # a script without #!, as execvp takes it
-            posix.execve("/bin/sh", ["sh", path] + argv[1:], environment)
         code = EXIT_OUT_OF_MEMORY if error.errno == errno.ENOMEM else EXIT_COMPILER_MISSING
         raise Fatal(code, "%s: cannot run %s: %s" % (argv[0], path, error.strerror))
 
@@ -2803,13 +2837,18 @@ def build(argv, environment):
     except Exception as bug:            # no fault of ours stops a build or prints a traceback
         warn("%s: internal error, please report it: %s; running it here"
              % (argv[-1], describe_bug(bug)))
-    if makes_file(argv) and not has_slot:
-        wait_for_own_slot(environment)
+    try:
+        if makes_file(argv) and not has_slot:
+            wait_for_own_slot(environment)
+    except Exception as bug:            # nor does one in the making good of another
+        debug("no slot of this machine: " + describe_bug(bug))
     run_here(argv, environment)
 
 
 def describe_bug(bug):
     """Return one line on an exception that nobody foresaw, with the place of its origin."""
+    if isinstance(bug, OSError):
+        return "%s: %s" % (bug.filename, bug.strerror) if bug.filename else str(bug)
     place = bug.__traceback__
     while place.tb_next:
         place = place.tb_next
@@ -3030,14 +3069,11 @@ def own_slot(pool, environment):
 
 
 def wait_for_own_slot(environment):
-    """Take a slot of this machine that lasts as long as the command which we become."""
-    try:
-        directory = lock_directory(environment)
-        hosts = parse_hosts(read_host_list(environment)[0] or "")[0]
-        slot = own_slot(own_pool(directory, hosts, "localhost"), environment)
-    except OSError as error:
-        debug("no slot of this machine: %s" % error)
-        return
+    """Take a slot of this machine that lasts as long as the command which we become. Raises
+    OSError where the lock directory is unfit."""
+    directory = lock_directory(environment)
+    hosts = parse_hosts(read_host_list(environment)[0] or "")[0]
+    slot = own_slot(own_pool(directory, hosts, "localhost"), environment)
     if slot is not None:
         posix.set_inheritable(slot, True)
 
@@ -3133,12 +3169,8 @@ def main():
     """Run as the program; does not return."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    for descriptor in (0, 1, 2):
-        try:
-            posix.fstat(descriptor)
-        except OSError:                 # closed: or a working file would become our stderr
-            posix.open("/dev/null", posix.O_RDWR)
     try:
+        open_standard_streams()
         status = run(sys.argv)
     except Fatal as fault:
         say("error: %s" % fault)
@@ -3147,7 +3179,21 @@ def main():
         _signal.signal(interruption.signal_number, _signal.SIG_DFL)
         posix.kill(posix.getpid(), interruption.signal_number)
         status = 128 + interruption.signal_number
+    except Exception as bug:            # build() runs the compiler in spite of most
+        say("error: internal error, please report it: " + describe_bug(bug))
+        status = EXIT_DISTCC_FAILED
     posix._exit(status)                    # nothing is left to tear down, which would cost 1 ms
+
+
+def open_standard_streams():
+    """Open what is closed of stdin, stdout and stderr, or a working file would take its place.
+
+    Raises OSError."""
+    for descriptor in (0, 1, 2):
+        try:
+            posix.fstat(descriptor)
+        except OSError:
+            posix.open("/dev/null", posix.O_RDWR)
 
 
 def is_ignored(signal_number):
@@ -3209,7 +3255,7 @@ def with_compiler(words):
 def guard_recursion(environment):
     """Count this call in the environment; raises Fatal when calls nest without an end."""
     depth = environment.get(RECURSION_GUARD, "0")
-    depth = int(depth) if depth.isdigit() and len(depth) < 4 else 0
+    depth = int(depth) if depth.isascii() and depth.isdigit() and len(depth) < 4 else 0
     if depth >= RECURSION_LIMIT:
         raise Fatal(EXIT_RECURSION, "distcc calls itself without an end: the compiler in PATH "
                     "leads back to it")
@@ -3219,7 +3265,10 @@ def guard_recursion(environment):
 def trim_path(search_path, name):
     """Return PATH without the directories up to the last one in which `name` is ourselves, so
     that neither we nor the compiler find us again, and ccache further along works."""
-    own = posix.stat(__file__)
+    try:
+        own = posix.stat(__file__)
+    except OSError:                     # removed, or out of reach: nothing leads to it
+        return search_path
     directories = search_path.split(":")
     for index in range(len(directories) - 1, -1, -1):
         try:
@@ -3246,11 +3295,10 @@ def explain(words, environment):
         preprocessor = Preprocessor(job, path, environment, [])
     except (RunLocally, OSError) as reason:
         return print_lines("runs here: %s" % reason)
-    there = preprocessor.remote_command()
-    preparation = ["preprocessed here:  " + " ".join(preprocessor.command())]
-    return print_lines("is distributed: %s is compiled to %s" % (job.source, job.output),
-                       *preparation * (job.language in PREPROCESSED_FORM),
-                       "compiled there:     " + " ".join(there))
+    lines = ["is distributed: %s is compiled to %s" % (job.source, job.output)]
+    if job.language in PREPROCESSED_FORM:
+        lines.append("preprocessed here:  " + " ".join(preprocessor.command()))
+    return print_lines(*lines, "compiled there:     " + " ".join(preprocessor.remote_command()))
 
 
 def print_lines(*lines):

@@ -47,7 +47,7 @@ PYTHON = [sys.executable]
 # The client as its start line starts it, but with the interpreter that runs the tests.
 with open(CLIENT, encoding="utf-8") as script:
     START = re.search(r"-ISOO -c '\n(.*?)\n'", script.read(), re.S).group(1)
-CLIENT_COMMAND = PYTHON + ["-ISOO", "-c", START, CLIENT]
+CLIENT_COMMAND = PYTHON + ["-X", "utf8", "-ISOO", "-c", START, CLIENT]
 PATIENCE_S = 60                         # longer than anything here takes on a busy machine
 
 
@@ -685,7 +685,7 @@ class TranscriptTest(SystemCase):
 
 # -------------------------------------------------------------------------------------------
 # Starting: every way to call the file; what the compiler inherits
-# StartTest InheritanceTest
+# StartTest InheritanceTest SurroundingsTest
 # -------------------------------------------------------------------------------------------
 
 class StartTest(SystemCase):
@@ -819,6 +819,134 @@ class InheritanceTest(SystemCase):
                     self.assertEqual(self.read("one.o"), self.read("plain.o"))
                     os.unlink(self.path("one.o"))
         check_jobs(daemon, 10)
+
+
+class SurroundingsTest(SystemCase):
+    """No state of environment, descriptors, directory or limits ends in a traceback, or in
+    another status than the plain compiler's."""
+
+    VARIABLES = ("HOME", "TMPDIR", "TERM", "LANG", "LC_ALL", "LC_CTYPE", "PWD", "GCC_COLORS",
+                 "XDG_CACHE_HOME", "SOURCE_DATE_EPOCH", "DISTCC_HOSTS", "DISTCC_VERBOSE",
+                 "DISTCC_LOG", "DISTCC_SAVE_TEMPS", "DISTCC_TCP_CORK", "DISTCC_DIR",
+                 "DISTCC_FALLBACK", "DISTCC_IO_TIMEOUT", "DISTCC_BACKOFF_PERIOD",
+                 "DISTCC_DIRECTIVES_ONLY", "_DISTCC_SAFEGUARD")
+    VALUES = (None, "", "absurd \udcff\n%s/", "\u00b2", "-1", "1e7", "/dev/null", "x" * 100000)
+
+    def setUp(self):
+        """A source, and a daemon."""
+        super().setUp()
+        self.write("one.c", ONE_C)
+        os.mkfifo(self.path("pipe"))
+        self.host = self.daemon().host
+
+    def settings(self, **changes):
+        """Return an environment in which jobs may run here; there is no HOME."""
+        return self.environment(**dict({"DISTCC_HOSTS": self.host, "DISTCC_FALLBACK": "1",
+                                        "HOME": self.path("nowhere")}, **changes))
+
+    def check(self, result):
+        """Check that nothing but compilers and distcc's own lines are heard."""
+        for word in (b"Traceback", b"internal error", b"Python", b'File "'):
+            self.assertNotIn(word, result.stderr, result)
+
+    def check_state(self, *prefix, commands=None, clients=([CLIENT], PYTHON + [CLIENT]),
+                    **changes):
+        """Check that commands end alike with and without distcc.py in a state that words before
+        them, and variables, bring about."""
+        for command in commands or ("gcc -c one.c -o %s", "gcc -MMD -MF %s.d -c one.c -o %s",
+                                    "gcc --version", "gcc -shared one.c -o %s"):
+            statuses = []
+            for client in ([],) + tuple(clients):
+                output = self.path("out%d" % threading.get_ident())
+                words = command.replace("%s", output).replace("one.c", self.path("one.c")).split()
+                result = run([*prefix, *client, *words], self.dir, self.settings(**changes))
+                self.check(result)
+                statuses.append((result.status, os.path.exists(output)))
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(output)
+            self.assertEqual(statuses[1:], statuses[:1] * len(clients), command)
+
+    def test_variables(self):
+        """Each unset, empty, and with values that make no sense."""
+        def check(row):
+            name, value = row
+            with self.subTest(name=name, value=value and value[:20]):
+                if "DISTCC" in name:    # the compiler does not look at these
+                    result = self.client("gcc", "-c", self.path("one.c"), "-o", "one-%d.o"
+                                         % threading.get_ident(), **self.settings(**{name: value}))
+                    self.check(result)
+                    self.assertEqual(result.status, 0, result)
+                else:
+                    self.check_state(commands=["gcc -c one.c -o %s"], clients=[[CLIENT]],
+                                     **{name: value})
+        side_by_side(check, [(name, value) for name in self.VARIABLES
+                             for value in self.VALUES + (self.path("pipe"),)], 4)
+
+    def test_own_options(self):
+        """The same for what distcc.py itself is asked for."""
+        def check(row):
+            name, value, option = row
+            with self.subTest(name=name, value=value and value[:20], option=option):
+                result = run([CLIENT] + option.split(), self.dir,
+                             self.settings(DISTCC_HOSTS=None, **{name: value}))
+                self.check(result)
+                self.assertEqual(result.status, 0, result)
+        side_by_side(check, [(name, value, option)
+                             for name in ("HOME", "DISTCC_DIR", "PATH", "LC_ALL")
+                             for value in self.VALUES
+                             for option in ("-j", "--show-hosts", "--scan gcc -c one.c")], 4)
+
+    def test_nothing_is_set(self):
+        """An empty environment, and one with names that no shell accepts."""
+        for names in ([], ["A-B=1"], ["=x"], ["A B=1", "1=2", "\udcff=\udcff"]):
+            with self.subTest(names=names):
+                self.check_state("env", "-i", "PATH=" + os.environ["PATH"], *names)
+
+    def test_shells_settings(self):
+        """Descriptors, limits, directories."""
+        os.mkdir(self.path("closed"), 0o700)
+        as_another = " ".join(as_nobody([]))
+        for setting in ("exec <&-;", "exec >&-;", "exec 2>&-;", "exec <&- >&- 2>&-;",
+                        "exec >/dev/full 2>/dev/full;", "exec 9</dev/null;", "umask 777;",
+                        "ulimit -n 16;", "ulimit -n 12;", "ulimit -f 0;", "ulimit -t 20;",
+                        "ulimit -v 100000;", "ulimit -s 256;", "ulimit -c 0;",
+                        "mkdir gone; cd gone; rmdir ../gone;",
+                        "cd closed; set -- %s \"$@\";" % as_another):
+            with self.subTest(setting=setting):
+                self.check_state("sh", "-c", setting + ' exec "$@"', "sh", clients=[[CLIENT]],
+                                 commands=["gcc -MMD -MF %s.d -c one.c -o %s",
+                                           "gcc -shared one.c -o %s"])
+
+    def test_read_only_everything(self):
+        """Nothing can be written anywhere, the script's own directory included."""
+        self.check_state("unshare", "--mount", "sh", "-c",
+                         "mount --bind %s %s && mount -o remount,ro,bind %s && mount -o "
+                         "remount,ro,bind / && exec \"$@\"" % ((self.dir,) * 3), "sh")
+
+    def test_locales(self):
+        """One of whose charset Python knows nothing, and some that are not there."""
+        charset, directory = "GEORGIAN-PS", self.path("locales")
+        os.mkdir(directory)
+        made = run(["localedef", "-i", "ka_GE", "-f", charset, directory + "/ka_GE." + charset])
+        if made.status:
+            self.skipTest("no sources of locales")
+        for name in ("ka_GE." + charset, "ka_GE.NO-SUCH-CHARSET", "xx_YY", "C", "POSIX"):
+            with self.subTest(name=name):
+                self.check_state(LOCPATH=directory, LC_ALL=name, clients=[[CLIENT]])
+
+    def test_interpreter_that_cannot_be_run(self):
+        """A compiler that is no program, in every way that exec knows."""
+        self.write("bin/empty", "")
+        self.write("bin/lost", "#!/no/such/interpreter\n")
+        self.write("bin/garbage", b"\x7fELF and no more")
+        for name in ("empty", "lost", "garbage"):
+            os.chmod(self.path("bin/" + name), 0o755)
+            with self.subTest(name=name):
+                plain = run(["/bin/sh", "-c", '"$0" -c one.c', self.path("bin/" + name)], self.dir)
+                result = self.client(self.path("bin/" + name), "-c", "one.c",
+                                     hosts="localhost")
+                self.check(result)
+                self.assertEqual(result.status == 0, plain.status == 0, result)
 
 
 # -------------------------------------------------------------------------------------------

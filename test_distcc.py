@@ -3814,6 +3814,95 @@ class DifferentialTest(Case):
         self.assertGreaterEqual(len(rows), 230)
 
 
+class ScanTableTest(Case):
+    """distcc.py --scan, asked about every command line of the tables."""
+
+    def check(self, result, text):
+        """Check that it has answered, and nothing else has happened."""
+        for word in (b"Traceback", b"internal error", b"distcc["):
+            self.assertNotIn(word, result.stderr, result)
+        self.assertRegex(result.stdout.decode(errors="replace"), text)
+
+    def test_rows(self):
+        """It foresees that a job is distributed; of one that runs here in the end it may not
+        know, for it does not preprocess."""
+        os.chmod(self.dir, 0o755)
+        runners = [RowRunner(self.path("worker%d" % number), "127.0.0.1:1") for number in range(4)]
+
+        def ask(row):
+            runner = runners.pop()
+            try:
+                return runner.run(row, CLIENT + " --scan")
+            finally:
+                runners.append(runner)
+        rows = [row for row in parse_rows(ROWS)       # where nobody waits for the compiler
+                if "| $D" not in row.script and "mkfifo" not in row.script]
+        for row, outcome in zip(rows, side_by_side(ask, rows, 4)):
+            with self.subTest(row.script, where=row.where):
+                texts = {"remote": "is distributed: ", "again": "is distributed: "}
+                if ">" not in row.script:
+                    self.check(outcome.result, texts.get(row.where, "(is distributed|runs here): "))
+                self.assertNotIn("Traceback", outcome.log)
+                self.assertNotIn("internal error", outcome.log)
+
+    def test_scans(self):
+        """Sources that are there, and such as are not; in all languages."""
+        commands = [re.split(r"  +", line, maxsplit=1) for line in SCANS.strip().splitlines()]
+        commands = [(words[0].split(), "^runs here: " if words[1:2] and words[1][:6] == "local:"
+                     else "^(is distributed|runs here): ") for words in commands]
+        commands += [(["gcc", "-c", "a" + suffix], "^is distributed: ")
+                     for suffix in distcc.LANGUAGE_OF_SUFFIX]
+        commands += [(["gcc", "-c", name], "^runs here: ")
+                     for name in ("missing.i", "locked", "pipe.i", "directory.c", "", "@zero",
+                                  "x" * 5000 + ".i", "\udcff.i", "\n.i")]
+        for suffix in distcc.LANGUAGE_OF_SUFFIX:
+            self.write("a" + suffix, "int x;\n")
+        self.write("zero", b"a.c\0b.c")
+        os.mkfifo(self.path("pipe.i"))
+        os.mkdir(self.path("directory.c"))
+
+        def ask(row):
+            return self.distcc("--scan", *row[0])
+        for (words, text), result in zip(commands, side_by_side(ask, commands, 4)):
+            with self.subTest(words=words):
+                self.check(result, text)
+                self.assertEqual(result.status, 0)
+
+
+class NeverServedTest(SystemCase):
+    """Compilers that no daemon runs."""
+
+    NAMES = ("nvcc", "gfortran", "gfortran-12", "x86_64-w64-mingw32-gfortran-12.2", "clang-cl",
+             "clang-cl-14", "f77", "f95", "flang-new", "gccgo-12", "em++")
+    SERVED = ("gcc", "gcc-12", "g++", "c++", "cc", "clang", "clang++-14", "clang14",
+              "x86_64-linux-gnu-gcc-12", "arm-none-eabi-gcc", "mingw32-gcc-posix", "acl-gcc")
+
+    def test_no_word_and_no_question(self):
+        """They run here, and no daemon hears of it; others are served as ever."""
+        self.write("one.c", ONE_C)
+        daemon = self.daemon()
+        for name in self.NAMES:
+            compiler = self.script("bin/" + name, 'echo "$0 $*"\n')
+            for argv in ([name], [compiler]):
+                with self.subTest(argv=argv):
+                    result = self.succeed(self.client(*argv, "-c", "one.c", hosts=daemon.host,
+                                                      PATH=self.path_with("bin")))
+                    self.assertEqual(result.stdout.decode(), compiler + " -c one.c\n")
+        self.assertNotIn("connect", daemon.log().partition("listening")[2])
+        check_jobs(daemon, 0)
+
+    def test_names(self):
+        """What daemons serve by its name is not among them."""
+        for name in self.SERVED:
+            with self.subTest(name=name):
+                self.assertTrue(distccd.compiler_name_allowed(name, []))
+                self.assertFalse(distcc.is_never_served(name))
+        for name in self.NAMES:
+            with self.subTest(name=name):
+                self.assertFalse(distccd.compiler_name_allowed(name, []))
+                self.assertTrue(distcc.is_never_served(name))
+
+
 # -------------------------------------------------------------------------------------------
 # Where macros must be expanded here, although -fdirectives-only would be cheaper
 # -------------------------------------------------------------------------------------------

@@ -5,9 +5,24 @@
 # docstrings (0.1 ms).
 # /usr/bin/python3 comes first because a version manager's shim may cost 100 ms. In its UTF-8 mode
 # Python starts in every locale, and without it in none whose charset it does not know. SIGINT
-# ends us without a traceback until the client has its own handler.
+# ends us without a traceback until the client has its own handler. Without any Python the compiler
+# runs here: the first word, or what follows us in PATH under the name by which we were called.
 python=/usr/bin/python3
-[ -x "$python" ] || python=python3
+if ! [ -x "$python" ]; then
+    python=python3
+    if ! command -v python3 >/dev/null; then
+        echo "distcc.py: there is no python3; running the compiler here" >&2
+        case ${0##*/}/$1 in
+        *distcc*/-*) exec cc "$@" ;;
+        *distcc*/*) exec "$@" ;;
+        esac
+        IFS=:
+        for directory in $PATH; do
+            compiler=$directory/${0##*/}
+            [ -x "$compiler" ] && ! [ "$compiler" -ef "$0" ] && exec "$compiler" "$@"
+        done
+    fi
+fi
 exec "$python" -X utf8 -ISOO -c '
 import _signal
 if _signal.getsignal(2) is _signal.default_int_handler:

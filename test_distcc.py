@@ -934,6 +934,27 @@ class SurroundingsTest(SystemCase):
             with self.subTest(name=name):
                 self.check_state(LOCPATH=directory, LC_ALL=name, clients=[[CLIENT]])
 
+    def test_no_python(self):
+        """Neither where it is as a rule, nor in PATH: the compiler runs all the same, in each of
+        the ways to call it."""
+        hidden = ["unshare", "--mount", "sh", "-c",
+                  'for p in /usr/bin/python3*; do mount --bind /dev/null "$p"; done; exec "$@"',
+                  "sh"]
+        os.mkdir(self.path("bin"))
+        for name in ("gcc", "cc", "as", "ld"):
+            os.symlink(shutil.which(name), self.path("bin/" + name))
+        for name in ("gcc", "cc"):
+            self.link("links/" + name)
+        links, real = self.path("links"), self.path("bin")
+        for argv, path in (([CLIENT, "gcc"], real), ([CLIENT], real), (["gcc"], links + ":" + real),
+                           ([links + "/cc"], links + "::" + real)):
+            with self.subTest(argv=argv):
+                result = run([*hidden, "/usr/bin/env", "PATH=" + path, *argv, "-c", "one.c", "-o",
+                              "one.o"], self.dir, self.settings())
+                self.assertEqual((result.status, result.stderr), (
+                    0, b"distcc.py: there is no python3; running the compiler here\n"))
+                os.unlink(self.path("one.o"))
+
     def test_interpreter_that_cannot_be_run(self):
         """A compiler that is no program, in every way that exec knows."""
         self.write("bin/empty", "")

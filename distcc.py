@@ -2741,9 +2741,31 @@ def merge_messages(first, second, environment):
     if first and second:
         printed = set(first.splitlines(True))
         second = without_lines(second, printed)
-    if b"\xe2\x80" in second and not locale_is_utf8(environment):
-        second = second.replace(b"\xe2\x80\x98", b"'").replace(b"\xe2\x80\x99", b"'")
+    if needs_plain_quotes(second, environment):
+        for quote in CURLY_QUOTES:
+            second = second.replace(quote, b"'")
     return first + second
+
+
+CURLY_QUOTES = (b"\xe2\x80\x98", b"\xe2\x80\x99")
+
+
+def needs_plain_quotes(messages, environment):
+    """Tell whether messages from there have the quotes of another locale than the user's."""
+    return any(quote in messages for quote in CURLY_QUOTES) and not locale_is_utf8(environment)
+
+
+def quotes_are_mixed(job, reply, preprocessor):
+    """Tell whether quotes in the messages may be the user's own, which stay as they are, where
+    the compiler's have to be replaced: both look alike."""
+    if not needs_plain_quotes(reply.stderr, preprocessor.environment):
+        return False
+    source = fsencode(job.source)
+    names = names_in_rule(preprocessor.rule, source) if preprocessor.rule else []
+    if names is None:
+        return True
+    texts = [fsencode(" ".join(job.argv))] + [read_beginning(name) for name in [source] + names]
+    return any(quote in text for text in texts for quote in CURLY_QUOTES)
 
 
 def without_lines(text, printed):
@@ -3134,7 +3156,8 @@ def compile_there(job, argv, preprocessor, connection, search, environment):
 def finish_job(job, preprocessor, connection, reply, target):
     """Put object, dependencies and messages in their places; return the exit status. target: of
     the object; if anything goes wrong, there is no new one."""
-    if in_doubt(job, reply, preprocessor.inexact):
+    if (in_doubt(job, reply, preprocessor.inexact)
+            or quotes_are_mixed(job, reply, preprocessor)):
         raise RunLocally("what came from there need not be what comes from here")
     try:
         if reply.status == 0:

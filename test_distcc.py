@@ -2721,6 +2721,10 @@ class BuildTest(SystemCase):
 # Files that rows name. A row's directory holds all the headers, and the other files whose
 # names stand in the row.
 SOURCES = {
+    "quotes.h": 'int old(void) __attribute__((deprecated("it’s ‘old’")));\n',
+    "quotes.c": 'int old(void) __attribute__((deprecated("it’s ‘old’")));\n'
+                "int new(void) { return old(); }\n",
+    "inquotes.c": '#include "quotes.h"\nint new(void) { return old(); }\n',
     "unit.h": """\
 #ifndef UNIT_H
 #define UNIT_H
@@ -3392,6 +3396,13 @@ remote              unset LC_ALL LANG; LC_CTYPE=C.UTF-8 $D gcc -Wall -c warn.c
 remote              unset LC_ALL LANG; LC_MESSAGES=C $D gcc -Wall -c warn.c
 remote              LC_ALL=xx_YY.UTF-8 $D gcc -Wall -c warn.c
 remote              LC_ALL=POSIX $D gcc -Wall -c warn.c
+remote              LC_ALL=C.UTF-8 $D gcc -c quotes.c
+remote              LC_ALL=C $D gcc -w -c quotes.c
+again               LC_ALL=C $D gcc -c quotes.c
+again               LC_ALL=C $D gcc -MD -c quotes.c
+again               LC_ALL=C $D gcc -c inquotes.c
+again               gcc -E quotes.c >q.i; LC_ALL=C $D gcc -c q.i
+again               LC_ALL=C $D gcc -Wall -DNAME="0 /*’*/" -c warn.c
 local               unset LANG LC_ALL LC_CTYPE; $D gcc -Wall -E -c nosuch.c
 local               LANG=C LC_ALL= $D gcc -Wall -o none/x warn.c
 local               LC_ALL=C $D gcc -Wall -c warn.c nosuch.c

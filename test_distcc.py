@@ -946,8 +946,8 @@ class SurroundingsTest(SystemCase):
         for name in ("gcc", "cc"):
             self.link("links/" + name)
         links, real = self.path("links"), self.path("bin")
-        for argv, path in (([CLIENT, "gcc"], real), ([CLIENT], real), (["gcc"], links + ":" + real),
-                           ([links + "/cc"], links + "::" + real)):
+        for argv, path in (([CLIENT, "gcc"], real), ([CLIENT], real),
+                           (["gcc"], links + ":" + real), ([links + "/cc"], links + "::" + real)):
             with self.subTest(argv=argv):
                 result = run([*hidden, "/usr/bin/env", "PATH=" + path, *argv, "-c", "one.c", "-o",
                               "one.o"], self.dir, self.settings())
@@ -2001,7 +2001,7 @@ class ExitCodesTest(SystemCase):
         self.assertFalse(os.path.exists(self.path("wrong.o")))
 
     def compile_with_end(self, end):
-        """Compile where the volunteer's compiler comes to this end; return (Result, local runs)."""
+        """Compile where the volunteer's compiler ends so; return (Result, local runs)."""
         self.script("there/gcc", "cat > /dev/null\n%s\n" % end)
         daemon = self.daemon(env={"PATH": self.path_with("there")})
         result = self.compile(daemon.host)
@@ -3873,7 +3873,8 @@ class ScanTableTest(Case):
             with self.subTest(row.script, where=row.where):
                 texts = {"remote": "is distributed: ", "again": "is distributed: "}
                 if ">" not in row.script:
-                    self.check(outcome.result, texts.get(row.where, "(is distributed|runs here): "))
+                    self.check(outcome.result,
+                               texts.get(row.where, "(is distributed|runs here): "))
                 self.assertNotIn("Traceback", outcome.log)
                 self.assertNotIn("internal error", outcome.log)
 

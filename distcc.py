@@ -2241,7 +2241,8 @@ class Connection:
 
     def watch_line(self):
         """Have the kernel find out within a minute that the network or the other machine is
-        gone, whether it is our turn to speak or theirs."""
+        gone, whether it is our turn to speak or theirs. A daemon that takes nothing for so long
+        counts as gone, too: Linux does not tell a full window from a cut line."""
         import _socket
         idle_s, between_s, probes = KEEPALIVE
         options = (("TCP_KEEPIDLE", idle_s), ("TCP_KEEPALIVE", idle_s),      # as macOS has it
@@ -2617,7 +2618,10 @@ class Target:
     def discard(self):
         """Close the file, and remove it if it has not got its name."""
         if self.draft:
-            posix.unlink(self.draft)
+            try:
+                posix.unlink(self.draft)
+            except OSError as error:
+                debug("cannot remove %s: %s" % (self.draft, error.strerror))
             self.draft = None
         if self.descriptor is not None:
             posix.close(self.descriptor)

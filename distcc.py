@@ -3,11 +3,27 @@
 # Read by sh: start Python without site and environment (7 ms instead of 11), and load this
 # file as a module, so that its cached bytecode serves (5 ms less for each 1000 lines), without
 # docstrings (0.1 ms).
-# /usr/bin/python3 comes first because a version manager's shim may cost 100 ms. SIGINT ends us
-# without a traceback until the client has its own handler.
+# /usr/bin/python3 comes first because a version manager's shim may cost 100 ms. In its UTF-8 mode
+# Python starts in every locale, and without it in none whose charset it does not know. SIGINT
+# ends us without a traceback until the client has its own handler. Without any Python the compiler
+# runs here: the first word, or what follows us in PATH under the name by which we were called.
 python=/usr/bin/python3
-[ -x "$python" ] || python=python3
-exec "$python" -ISOO -c '
+if ! [ -x "$python" ]; then
+    python=python3
+    if ! command -v python3 >/dev/null; then
+        echo "distcc.py: there is no python3; running the compiler here" >&2
+        case ${0##*/}/$1 in
+        *distcc*/-*) exec cc "$@" ;;
+        *distcc*/*) exec "$@" ;;
+        esac
+        IFS=:
+        for directory in $PATH; do
+            compiler=$directory/${0##*/}
+            [ -x "$compiler" ] && ! [ "$compiler" -ef "$0" ] && exec "$compiler" "$@"
+        done
+    fi
+fi
+exec "$python" -X utf8 -ISOO -c '
 import _signal
 if _signal.getsignal(2) is _signal.default_int_handler:
     _signal.signal(2, _signal.SIG_DFL)
@@ -463,6 +479,10 @@ ANNOUNCE_MS = 10                        # the preprocessor works meanwhile, and 
 MOST_ANNOUNCED_BYTES = 16384            # a new connection takes them at once
 READ_AHEAD_BYTES = 64 * 1024            # of a reply: as a rule all of it
 IO_TIMEOUT_S = 300.0
+MOST_SECONDS = 1e6                      # in a setting: poll() takes 31 bits of milliseconds
+KEEPALIVE = (30, 10, 3)                 # seconds until a probe, between probes, and their number
+LEAST_BYTES_PER_S = 1000                # of a volunteer that has begun to answer
+REPLY_WINDOW_S = 60.0                   # over which that is reckoned
 BACKOFF_PERIOD_S = 60.0
 SLOT_POLL_S = 0.02                      # how often the first in the queue looks for a slot
 LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs are short
@@ -615,7 +635,8 @@ def say(text):
     log = setting("DISTCC_LOG")
     if log:
         try:
-            descriptor = posix.open(log, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT, 0o666)
+            descriptor = posix.open(log, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT
+                                    | posix.O_NONBLOCK, 0o666)      # a pipe that nobody reads
         except OSError as error:
             posix.environ[b"DISTCC_LOG"] = b""
             warn("cannot open the log %s: %s; messages go to stderr" % (log, error.strerror))
@@ -1933,7 +1954,7 @@ def names_of_rule(rule):
 # -------------------------------------------------------------------------------------------
 # Command line: what the compiler is asked for, as the compiler itself would read it. Pure but
 # for the files named by @.
-# Job expand_response_files scan scan_option scan_special check_job check_language
+# Job expand_response_files scan is_never_served scan_option scan_special check_job check_language
 # -------------------------------------------------------------------------------------------
 
 class Job:
@@ -2031,6 +2052,8 @@ def expand_response_files(words, names=None, budget=2000):
             text = read_response_file(word[1:]) if word[:1] == "@" else None
             if text is None and word[:1] == "@":
                 raise RunLocally("%s cannot be read" % word)
+            if text is not None and "\0" in text:
+                raise RunLocally("%s holds a zero byte" % word)
             if text is not None and names is not None:
                 names.append(word[1:])
             budget -= text is not None
@@ -2046,6 +2069,8 @@ def scan(argv, search_path=""):
 
     The compiler is not run, and no file is looked at but @files, and those in search_path (the
     text of PATH) where the compiler's name does not tell what it is."""
+    if is_never_served(argv[0]):
+        raise RunLocally("%s: no daemon serves such a compiler" % argv[0])
     job = Job(argv, may_be_clang(argv[0], search_path))
     words = iter(expand_response_files(argv[1:]))
     for word in words:
@@ -2060,6 +2085,22 @@ def scan(argv, search_path=""):
             job.add_input(word)
     check_job(job)
     return job
+
+
+# Compilers of other languages, and those that read other command lines than gcc's and clang's or
+# run these behind the scenes. Other names may be served: a daemon's --allow-compiler decides.
+NEVER_SERVED = frozenset("""
+    cl nvcc hipcc dpcpp emcc em++ gfortran f77 g77 f90 f95 flang flang-new ifort ifx nvfortran
+    pgfortran gccgo gdc ldc2 gnatgcc gnatmake gcj rustc swiftc ghc valac zig nasm yasm""".split())
+
+
+def is_never_served(compiler):
+    """Tell whether a compiler's name says that no daemon runs it: clang-cl, gfortran-12,
+    x86_64-w64-mingw32-gfortran."""
+    base = compiler.rpartition("/")[2]
+    unversioned = base.rstrip("0123456789.").rstrip("-")
+    return any(name in NEVER_SERVED or name.rpartition("-")[2] in NEVER_SERVED
+               for name in (base, unversioned))
 
 
 def may_be_clang(compiler, search_path):
@@ -2930,11 +2971,12 @@ def read_host_list(environment):
     (None, "") where there is none."""
     if "DISTCC_HOSTS" in environment:
         return environment["DISTCC_HOSTS"], "DISTCC_HOSTS"
-    own = environment.get("DISTCC_DIR")
-    home = environment.get("HOME")
-    directories = [own] * bool(own) + [home + "/.distcc"] * bool(home) + ["/etc/distcc"]
-    for directory in directories:
-        path = directory + "/hosts"
+    places = []
+    if environment.get("DISTCC_DIR"):
+        places.append(environment["DISTCC_DIR"] + "/hosts")
+    if environment.get("HOME"):
+        places.append(environment["HOME"] + "/.distcc/hosts")
+    for path in places + ["/etc/distcc/hosts"]:
         try:
             with open(path, encoding="utf-8", errors="replace") as stream:
                 return stream.read(MOST_HOSTS_BYTES), path
@@ -2966,8 +3008,8 @@ def read_host_list(environment):
 #   - Two more kinds of file: backoff-HOST, whose time of change is when the host was found
 #     unreachable, and `speeds`, what each host has been seen to do. Both may vanish any time.
 #
-# private_directory work_directory lock_directory try_lock Pool read_speeds write_speed
-# slow_classes own_pool
+# private_directory work_directory lock_directory open_plain try_lock Pool read_speeds
+# write_speed slow_classes own_pool
 # -------------------------------------------------------------------------------------------
 
 def private_directory(path, shared):
@@ -3013,13 +3055,31 @@ def lock_directory(environment):
 
 def open_shared(path, mode):
     """Open a file of the lock directory, made if need be, so that all can use it whom the
-    directory lets in: a user's umask of 077 must not lock the others out. Raises OSError."""
-    try:
-        return posix.open(path, mode)
-    except FileNotFoundError:
-        descriptor = posix.open(path, mode | posix.O_CREAT, 0o666)
+    directory lets in: a user's umask of 077 must not lock the others out. One of them may have
+    put something else there: that is named by the OSError which this raises."""
+    while True:
+        try:
+            return open_plain(path, mode)
+        except FileNotFoundError:
+            pass
+        try:
+            descriptor = posix.open(path, mode | posix.O_CREAT | posix.O_EXCL, 0o666)
+        except FileExistsError:         # another has made it just now
+            continue
         posix.fchmod(descriptor, 0o666)
         return descriptor
+
+
+def open_plain(path, mode):
+    """Open a file where others may have put a link, which would have us write into a file of
+    our own that they cannot, or a pipe, which would hold us up. Raises OSError for these."""
+    descriptor = posix.open(path, mode | posix.O_NOFOLLOW | posix.O_NONBLOCK)
+    status = posix.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return descriptor
+    posix.close(descriptor)
+    raise OSError(None, "it has several names" if stat.S_ISREG(status.st_mode)
+                  else "it is no plain file", path)
 
 
 def try_lock(path, mode=posix.O_RDONLY):
@@ -3082,7 +3142,7 @@ class Pool:
         if host.in_place or not self.backoff_s:
             return False
         try:
-            age_s = time.time() - posix.stat(path_of(host)).st_mtime
+            age_s = time.time() - posix.lstat(path_of(host)).st_mtime
         except OSError:
             return False
         return 0 <= age_s < self.backoff_s
@@ -3269,7 +3329,7 @@ class Pool:
         """Return for how long no host has finished a job, as far as can be known."""
         import time
         try:
-            idle_s = time.time() - posix.stat(self.directory + "/speeds").st_mtime
+            idle_s = time.time() - posix.lstat(self.directory + "/speeds").st_mtime
         except OSError:
             return float("inf")
         return idle_s if idle_s >= 0 else float("inf")
@@ -3280,12 +3340,21 @@ class Pool:
         return size * seconds / compiled_bytes
 
 
+MOST_SPEEDS_BYTES = 1024 * 1024         # of a thousand hosts
+
+
 def read_speeds(directory):
     """Return {host key: (bytes, seconds, jobs)}: fading sums of what hosts have compiled.
 
     Lines that make no sense are left out: the file is only ever a hint."""
+    try:
+        descriptor = open_plain(directory + "/speeds", posix.O_RDONLY)
+    except OSError:
+        return {}
+    text = posix.read(descriptor, MOST_SPEEDS_BYTES)
+    posix.close(descriptor)
     speeds = {}
-    for line in read_beginning(directory + "/speeds").splitlines():
+    for line in text.splitlines():
         try:
             key, compiled_bytes, seconds, jobs = line.decode("ascii").split()
             figures = float(compiled_bytes), float(seconds), int(jobs)
@@ -3425,7 +3494,8 @@ def start_environment():
 
     CPython under the C locale sets LC_CTYPE for itself (PEP 538), and a compiler would print
     other quotes then; only the kernel still knows what was there before."""
-    environment = {fsdecode(name): fsdecode(value) for name, value in posix.environ.items()}
+    environment = {fsdecode(name): fsdecode(value) for name, value in posix.environ.items()
+                   if name}             # a nameless one may come to us, but exec refuses it
     if environment.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
         try:
             with open("/proc/self/environ", "rb") as stream:
@@ -4041,7 +4111,7 @@ def packs_by_macro(text):
 
 # -------------------------------------------------------------------------------------------
 # Remote job: the connection, the request, the reply
-# Connection remote_command send_request recv_reply Reply
+# Connection Pace remote_command send_request recv_reply Reply
 # -------------------------------------------------------------------------------------------
 
 class Connection:
@@ -4053,6 +4123,7 @@ class Connection:
         """host: the Host; nothing happens yet."""
         self.host, self.socket, self.announced, self.fault = host, None, None, None
         self.addresses, self.unread = [], b""
+        self.timeout_s, self.pace = IO_TIMEOUT_S, None
 
     def start(self):
         """Look the name up and begin to connect; faults wait for finish()."""
@@ -4092,7 +4163,9 @@ class Connection:
             if self.announced or self.is_writable(CONNECT_TIMEOUT_S * 1000):
                 code = self.socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
                 if not code and not self.has_ended():
+                    self.timeout_s = timeout_s
                     self.socket.settimeout(timeout_s)
+                    self.watch_line()
                     return
                 self.fault = OSError(code, posix.strerror(code) if code else "it hung up at once")
             else:
@@ -4100,6 +4173,23 @@ class Connection:
             self.try_next_address()
         reason = (self.fault and self.fault.strerror) or "no address"
         raise HostFailed(EXIT_CONNECT_FAILED, "cannot connect: " + reason, reached=False)
+
+    def watch_line(self):
+        """Have the kernel find out within a minute that the network or the other machine is
+        gone, whether it is our turn to speak or theirs. A daemon that takes nothing for so long
+        counts as gone, too: Linux does not tell a full window from a cut line."""
+        import _socket
+        idle_s, between_s, probes = KEEPALIVE
+        options = (("TCP_KEEPIDLE", idle_s), ("TCP_KEEPALIVE", idle_s),      # as macOS has it
+                   ("TCP_KEEPINTVL", between_s), ("TCP_KEEPCNT", probes),
+                   ("TCP_USER_TIMEOUT", 1000 * (idle_s + between_s * probes)))
+        try:
+            self.socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+            for name, value in options:
+                if hasattr(_socket, name):
+                    self.socket.setsockopt(_socket.IPPROTO_TCP, getattr(_socket, name), value)
+        except OSError as error:        # then its silence will tell
+            debug("%s: %s" % (self.host, error))
 
     def is_writable(self, timeout_ms):
         """Wait until the connection stands or has failed; tell whether it is so."""
@@ -4139,32 +4229,47 @@ class Connection:
 
     def send_file(self, descriptor, size):
         """Send `size` bytes of a file, without taking them into memory."""
+        pace = Pace(self.timeout_s)
         offset = 0
         while offset < size:
             try:
                 sent = posix.sendfile(self.socket.fileno(), descriptor, offset, size - offset)
             except BlockingIOError:
-                if not self.is_writable(self.socket.gettimeout() * 1000):
-                    raise TimeoutError(None, "timed out")
+                self.is_writable(pace.time_left_s() * 1000)
                 continue
             if not sent:
                 raise HostFailed(EXIT_IO_ERROR, "the preprocessed source was cut short")
             offset += sent
+            pace.count += sent
 
     def receive(self, most):
-        """Return up to `most` bytes, b"" at the end; raises HostFailed after a silence.
+        """Return up to `most` bytes, b"" at the end; raises HostFailed after a silence, and when
+        a reply that has begun comes too slowly.
 
         What the system has is taken in one call, for a reply has eight parts and more."""
-        if not self.unread:
+        while not self.unread:
             import _socket
+            if self.pace:
+                self.socket.settimeout(self.pace.time_left_s())
             try:
                 self.unread = self.socket.recv(max(most, READ_AHEAD_BYTES))
             except _socket.timeout:
-                raise HostFailed(EXIT_IO_ERROR, "silent for %g s" % self.socket.gettimeout())
+                if self.pace:           # which tells whether that was too little
+                    continue
+                raise HostFailed(EXIT_IO_ERROR, "silent for %g s" % self.timeout_s)
             except OSError as error:
                 raise HostFailed(EXIT_TRUNCATED, "connection lost: %s" % error.strerror)
+            if not self.unread:
+                break
+            self.pace = self.pace or Pace(min(self.timeout_s, REPLY_WINDOW_S))
+            self.pace.count += len(self.unread)
         piece, self.unread = self.unread[:most], self.unread[most:]
         return piece
+
+    def wait_anew(self):
+        """Let the next byte take as long as the first one might."""
+        self.pace = None
+        self.socket.settimeout(self.timeout_s)
 
     def check_end(self):
         """Raise WireError if there is more than the reply; does not wait for the end."""
@@ -4180,8 +4285,40 @@ class Connection:
         """Hang up; a volunteer at work ends the job then."""
         if self.socket:
             self.socket.close()
-        self.socket = self.announced = None
+        self.socket = self.announced = self.pace = None
         self.unread = b""
+
+
+class Pace:
+    """Keeps watch over the speed of a transfer, so that a byte now and then does not hold a job
+    for ever: in each window of time LEAST_BYTES_PER_S have to pass on an average.
+
+    window_s: the length of a window in seconds; count: the bytes in the present one, to which
+    the user of this adds."""
+
+    def __init__(self, window_s):
+        """See the class; the first window begins now."""
+        import time
+        self.window_s, self.clock_s = window_s, time.monotonic
+        self.begin_window()
+
+    def begin_window(self):
+        """Begin to count anew."""
+        self.count, self.end_s = 0, self.clock_s() + self.window_s
+
+    def time_left_s(self):
+        """Return the seconds for which to wait for more, above 0; raises HostFailed when too
+        little has come in a window that is over."""
+        left_s = self.end_s - self.clock_s()
+        if left_s > 0:
+            return left_s
+        if not self.count:
+            raise HostFailed(EXIT_IO_ERROR, "silent for %g s" % self.window_s)
+        if self.count < LEAST_BYTES_PER_S * self.window_s:
+            raise HostFailed(EXIT_IO_ERROR, "too slow: %d bytes in %g s"
+                             % (self.count, self.window_s))
+        self.begin_window()
+        return self.window_s
 
 
 def remote_command(job, colour, directives_only):
@@ -4272,6 +4409,8 @@ def recv_reply(connection):
 # -------------------------------------------------------------------------------------------
 
 DESCRIPTOR_PATH = "/proc/self/fd/%d"
+MOST_DRAFT_NAMES = 20                   # tried one after the other
+LINK_ATTEMPTS = 20                      # with other clients that make the same file
 
 
 class Target:
@@ -4281,7 +4420,7 @@ class Target:
     empty file is, and cc1 writes assembler text in place; so do we, but nobody sees half a file
     under the target's name. The new file has no name until it is whole (Linux, open(2),
     O_TMPFILE). Where that cannot be, as under PyPy, it grows beside the target as .distcc-NAME,
-    locked by its writer: what a killed run leaves behind, the next run of that target takes over.
+    locked by its writer: what a killed run leaves behind, the next run of that target removes.
     path: the target; directory: its, with a slash, or ""; replaces: whether a new file takes its
     place; descriptor: where to write, None until that is open; draft: the other name, or
     None."""
@@ -4315,34 +4454,46 @@ class Target:
         """Open the file that has a name, or one elsewhere. Raises OSError."""
         if self.replaces:
             try:
-                base = self.path[len(self.directory):]
-                self.open_draft("%s.distcc-%s" % (self.directory, base[-200:]))
+                self.open_draft()
                 return
             except OSError as error:
                 debug("cannot write beside %s: %s" % (self.path, error.strerror))
         self.replaces = False
         self.descriptor = work_file(self.environment, ".out")
 
-    def open_draft(self, path):
-        """Open and lock the draft at path; under another name if a live process writes it."""
-        while True:
-            descriptor = posix.open(path, posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o666)
+    def open_draft(self):
+        """Make and lock the draft: always a new file, for what lies under its name may be a link
+        of somebody else's. Another name is taken where that cannot be removed. Raises OSError."""
+        first = path = "%s.distcc-%s" % (self.directory, self.path[len(self.directory):][-200:])
+        for attempt in range(MOST_DRAFT_NAMES):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                posix.close(descriptor)
-                path = "%s.%d" % (path, posix.getpid())
+                descriptor = posix.open(path, posix.O_RDWR | posix.O_CREAT | posix.O_EXCL
+                                        | posix.O_NOFOLLOW, 0o666)
+            except FileExistsError:
+                if not remove_leftover(path):
+                    path = "%s.%d.%d" % (first, posix.getpid(), attempt)
                 continue
-            except OSError:             # a file system without flock: nothing stays behind
-                posix.unlink(path)
-                posix.close(descriptor)
-                raise
-            if is_file_at(descriptor, path):
-                if posix.fstat(descriptor).st_size:     # a new one had better not be emptied
-                    posix.ftruncate(descriptor, 0)
-                self.descriptor, self.draft = descriptor, path
+            if self.lock_draft(descriptor, path):
                 return
-            posix.close(descriptor)        # its writer finished between open and lock
+        raise FileExistsError(None, "no name is left for a draft", path)
+
+    def lock_draft(self, descriptor, path):
+        """Lock a new draft; tell whether it is ours: another may have taken it for a leftover
+        between its making and the lock. Raises OSError."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            posix.close(descriptor)
+            return False
+        except OSError:                 # a file system without flock: nothing stays behind
+            posix.unlink(path)
+            posix.close(descriptor)
+            raise
+        if not is_file_at(descriptor, path):
+            posix.close(descriptor)
+            return False
+        self.descriptor, self.draft = descriptor, path
+        return True
 
     def receive(self, connection, size):
         """Fill the file with `size` bytes from the connection. Raises WireError, HostFailed,
@@ -4360,32 +4511,65 @@ class Target:
 
     def commit(self):
         """Give the file its name. Raises OSError, and then the target is what it was, or gone,
-        or half written where only writing in place is possible."""
-        if self.replaces:
-            try:
-                posix.unlink(self.path)     # as the assembler does: what replaces another file is
-            except FileNotFoundError:       # written to the disk at once by ext4
-                pass
+        or half written where only writing in place is possible.
+
+        The file gets the present time: make takes an object for stale that is older than its
+        dependency file, and the compiler writes that first."""
+        if not self.replaces:
+            write_in_place(self.path, self.mode, content_of(self.descriptor))
+            return
+        posix.utime(self.descriptor)
+        if not (self.draft or self.link()):
+            self.copy_to_draft()
         if self.draft:
+            self.make_way()
             posix.rename(self.draft, self.path)
             self.draft = None
-        elif not (self.replaces and self.link()):
-            write_in_place(self.path, self.mode, content_of(self.descriptor))
+
+    def make_way(self):
+        """Remove what is at the target, as the assembler does: what replaces another file is
+        written to the disk at once by ext4. Raises OSError."""
+        try:
+            posix.unlink(self.path)
+        except FileNotFoundError:
+            pass
 
     def link(self):
-        """Give the nameless file its name; tell whether that could be done."""
+        """Give the nameless file its name; tell whether that could be done. Another client with
+        the same output may be at it at the same time: then the last one prevails."""
+        for _ in range(LINK_ATTEMPTS):
+            self.make_way()
+            try:
+                posix.link(DESCRIPTOR_PATH % self.descriptor, self.path,
+                           src_dir_fd=self.descriptor,  # without it link(2) would not follow
+                           follow_symlinks=True)
+                return True
+            except FileExistsError:
+                continue
+            except OSError as error:
+                debug("cannot link %s: %s" % (self.path, error.strerror))
+                break
+        return False
+
+    def copy_to_draft(self):
+        """Have a draft with the content of the nameless file take its place. Raises OSError."""
+        nameless = self.descriptor
         try:
-            posix.link(DESCRIPTOR_PATH % self.descriptor, self.path, src_dir_fd=self.descriptor,
-                       follow_symlinks=True)    # src_dir_fd: link(2) would not follow
-        except OSError as error:                # as when another has made the file just now
-            debug("cannot link %s: %s" % (self.path, error.strerror))
-            return False
-        return True
+            self.open_draft()
+            for piece in content_of(nameless):
+                write_whole(self.descriptor, piece)
+        finally:
+            posix.close(nameless)
+            if self.descriptor == nameless:
+                self.descriptor = None
 
     def discard(self):
         """Close the file, and remove it if it has not got its name."""
         if self.draft:
-            posix.unlink(self.draft)
+            try:
+                posix.unlink(self.draft)
+            except OSError as error:
+                debug("cannot remove %s: %s" % (self.draft, error.strerror))
             self.draft = None
         if self.descriptor is not None:
             posix.close(self.descriptor)
@@ -4401,10 +4585,32 @@ def is_replaced(path):
         return not mode_at(path, follow_links=False)
 
 
+def remove_leftover(path):
+    """Remove the draft of a run that was killed; tell whether nothing is there any more. What is
+    not of ours, or is being written, stays: its writer holds the lock."""
+    try:
+        descriptor = open_plain(path, posix.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    except OSError:                     # a link, a pipe, or not for us to read
+        return False
+    try:
+        if posix.fstat(descriptor).st_uid != posix.geteuid():
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_file_at(descriptor, path):
+            posix.unlink(path)
+        return True
+    except OSError:
+        return False
+    finally:
+        posix.close(descriptor)
+
+
 def is_file_at(descriptor, path):
     """Tell whether path still names the open file."""
     try:
-        return same_file(posix.fstat(descriptor), posix.stat(path))
+        return same_file(posix.fstat(descriptor), posix.lstat(path))
     except OSError:
         return False
 
@@ -4457,7 +4663,8 @@ def check_files(job):
 DOUBTFUL_MESSAGES = (
     b"Assembler messages", b"out of memory", b"virtual memory exhausted", b"Killed",
     b"No space left on device", b"File size limit exceeded", b"CPU time limit exceeded",
-    b"cannot execute", b"error trying to exec", b"-fdirectives-only", b"-fpreprocessed")
+    b"cannot execute", b"error trying to exec", b"-fdirectives-only", b"-fpreprocessed",
+    b"signal terminated program", b"internal compiler error", b"Cannot allocate memory")
 
 
 def in_doubt(job, reply, inexact):
@@ -4466,9 +4673,18 @@ def in_doubt(job, reply, inexact):
     if reply.stderr and (job.is_clang or inexact):
         return True
     return reply.status != 0 and (
-        job.assembly and mode_at(job.output, False)    # gcc has begun to overwrite it
+        was_cut_short(reply)
+        or job.assembly and mode_at(job.output, False)    # gcc has begun to overwrite it
         or job.has_option("-Werror", "-pedantic-errors", "--pedantic-errors")
         or any(message in reply.stderr for message in DOUBTFUL_MESSAGES))
+
+
+def was_cut_short(reply):
+    """Tell whether the compiler there came to its end by a signal, its own or that of a program
+    which it started (then drivers exit with 128 + its number), or failed without a word: most
+    often the volunteer had no memory left."""
+    signalled, code = reply.status & 0x7f, reply.status >> 8
+    return bool(signalled) or code > 128 or not reply.stderr
 
 
 def merge_messages(first, second, environment):
@@ -4477,9 +4693,31 @@ def merge_messages(first, second, environment):
     if first and second:
         printed = set(first.splitlines(True))
         second = without_lines(second, printed)
-    if b"\xe2\x80" in second and not locale_is_utf8(environment):
-        second = second.replace(b"\xe2\x80\x98", b"'").replace(b"\xe2\x80\x99", b"'")
+    if needs_plain_quotes(second, environment):
+        for quote in CURLY_QUOTES:
+            second = second.replace(quote, b"'")
     return first + second
+
+
+CURLY_QUOTES = (b"\xe2\x80\x98", b"\xe2\x80\x99")
+
+
+def needs_plain_quotes(messages, environment):
+    """Tell whether messages from there have the quotes of another locale than the user's."""
+    return any(quote in messages for quote in CURLY_QUOTES) and not locale_is_utf8(environment)
+
+
+def quotes_are_mixed(job, reply, preprocessor):
+    """Tell whether quotes in the messages may be the user's own, which stay as they are, where
+    the compiler's have to be replaced: both look alike."""
+    if not needs_plain_quotes(reply.stderr, preprocessor.environment):
+        return False
+    source = fsencode(job.source)
+    names = names_in_rule(preprocessor.rule, source) if preprocessor.rule else []
+    if names is None:
+        return True
+    texts = [fsencode(" ".join(job.argv))] + [read_beginning(name) for name in [source] + names]
+    return any(quote in text for text in texts for quote in CURLY_QUOTES)
 
 
 def without_lines(text, printed):
@@ -4503,7 +4741,7 @@ def locale_is_utf8(environment):
                  if environment.get(variable)), "C")
     try:
         _locale.setlocale(_locale.LC_CTYPE, name)
-    except _locale.Error:               # not installed: the compiler falls back to C as well
+    except (_locale.Error, ValueError): # not installed: the compiler falls back to C as well
         return False
     return _locale.nl_langinfo(_locale.CODESET).upper() in ("UTF-8", "UTF8")
 
@@ -4535,7 +4773,8 @@ DECIDING_VARIABLES = (
     "GCC_EXEC_PREFIX", "COMPILER_PATH", "GCC_COMPARE_DEBUG", "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
     "GCC_ROOT", "CCC_OVERRIDE_OPTIONS", "CCC_ADD_ARGS", "CC_PRINT_OPTIONS", "CC_PRINT_HEADERS",
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
-    "AS_SECURE_LOG_FILE", "LOCPATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
+    "AS_SECURE_LOG_FILE", "LOCPATH", "LD_PRELOAD", "LD_LIBRARY_PATH",
+    "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
 CLOCK_MACROS = (b"__DATE__", b"__TIME__")
 PROFILE_OPTIONS = ("-fprofile-use", "-fprofile-instr-use", "-fprofile-sample-use",
                    "-fbranch-probabilities", "-fauto-profile", "-fprofile-partial")
@@ -4853,6 +5092,7 @@ def recv_answer(connection, job, deflate):
         job.is_answered = True
         if token == b"DONE":
             return recv_outcome(connection, number)
+        connection.wait_anew()          # it is at work, for as long as that takes
         if token == b"NEED":
             rounds += 1
             if rounds > MOST_ROUNDS:
@@ -5084,7 +5324,7 @@ def check_failure(answer):
 
 # -------------------------------------------------------------------------------------------
 # Local: run the command here, as this process
-# reset_signals run_here
+# reset_signals become run_here
 # -------------------------------------------------------------------------------------------
 
 def reset_signals():
@@ -5097,6 +5337,18 @@ def reset_signals():
             _signal.signal(number, _signal.SIG_DFL)
 
 
+def become(path, argv, environment):
+    """Become the program at path, which may be a script without #!, as execvp takes it. Raises
+    OSError."""
+    try:
+        posix.execve(path, argv, environment)
+    except OSError as error:
+        import errno
+        if error.errno != errno.ENOEXEC:
+            raise
+    posix.execve("/bin/sh", ["sh", path] + argv[1:], environment)
+
+
 def run_here(argv, environment):
     """Become the command; does not return. Raises Fatal when there is no such program."""
     path = find_program(argv[0], environment.get("PATH", DEFAULT_PATH))
@@ -5105,11 +5357,9 @@ def run_here(argv, environment):
     debug("running here: " + " ".join(argv))
     reset_signals()
     try:
-        posix.execve(path, argv, environment)
+        become(path, argv, environment)
     except OSError as error:
         import errno
-        if error.errno == errno.ENOEXEC:        # a script without #!, as execvp takes it
-            posix.execve("/bin/sh", ["sh", path] + argv[1:], environment)
         code = EXIT_OUT_OF_MEMORY if error.errno == errno.ENOMEM else EXIT_COMPILER_MISSING
         raise Fatal(code, "%s: cannot run %s: %s" % (argv[0], path, error.strerror))
 
@@ -5140,13 +5390,18 @@ def build(argv, environment):
     except Exception as bug:            # no fault of ours stops a build or prints a traceback
         warn("%s: internal error, please report it: %s; running it here"
              % (argv[-1], describe_bug(bug)))
-    if makes_file(argv) and not has_slot:
-        wait_for_own_slot(environment)
+    try:
+        if makes_file(argv) and not has_slot:
+            wait_for_own_slot(environment)
+    except Exception as bug:            # nor does one in the making good of another
+        debug("no slot of this machine: " + describe_bug(bug))
     run_here(argv, environment)
 
 
 def describe_bug(bug):
     """Return one line on an exception that nobody foresaw, with the place of its origin."""
+    if isinstance(bug, OSError):
+        return "%s: %s" % (bug.filename, bug.strerror) if bug.filename else str(bug)
     place = bug.__traceback__
     while place.tb_next:
         place = place.tb_next
@@ -5319,7 +5574,7 @@ def seconds_setting(environment, variable, default):
         return default
     try:
         seconds = float(text)
-        if 0 <= seconds <= 1e7:
+        if 0 <= seconds <= MOST_SECONDS:
             return seconds
     except ValueError:
         pass
@@ -5476,14 +5731,11 @@ def own_slot(pool, environment):
 
 
 def wait_for_own_slot(environment):
-    """Take a slot of this machine that lasts as long as the command which we become."""
-    try:
-        directory = lock_directory(environment)
-        hosts = parse_hosts(read_host_list(environment)[0] or "")[0]
-        slot = own_slot(own_pool(directory, hosts, "localhost"), environment)
-    except OSError as error:
-        debug("no slot of this machine: %s" % error)
-        return
+    """Take a slot of this machine that lasts as long as the command which we become. Raises
+    OSError where the lock directory is unfit."""
+    directory = lock_directory(environment)
+    hosts = parse_hosts(read_host_list(environment)[0] or "")[0]
+    slot = own_slot(own_pool(directory, hosts, "localhost"), environment)
     if slot is not None:
         posix.set_inheritable(slot, True)
 
@@ -5529,8 +5781,9 @@ def compile_there(job, argv, preprocessor, connection, search, environment):
 def finish_job(job, preprocessor, connection, reply, target):
     """Put object, dependencies and messages in their places; return the exit status. target: of
     the object; if anything goes wrong, there is no new one."""
-    if in_doubt(job, reply, preprocessor.inexact):
-        raise RunLocally("the messages from there need not be those from here")
+    if (in_doubt(job, reply, preprocessor.inexact)
+            or quotes_are_mixed(job, reply, preprocessor)):
+        raise RunLocally("what came from there need not be what comes from here")
     try:
         if reply.status == 0:
             target.receive(connection, reply.size)
@@ -5544,8 +5797,7 @@ def finish_job(job, preprocessor, connection, reply, target):
     write_fully(1, reply.stdout)
     write_fully(2, merge_messages(preprocessor.messages, reply.stderr,
                                   preprocessor.environment))
-    signalled = reply.status & 0x7f
-    return 128 + signalled if signalled else reply.status >> 8
+    return reply.status >> 8
 
 
 # -------------------------------------------------------------------------------------------
@@ -5580,12 +5832,8 @@ def main():
     """Run as the program; does not return."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    for descriptor in (0, 1, 2):
-        try:
-            posix.fstat(descriptor)
-        except OSError:                 # closed: or a working file would become our stderr
-            posix.open("/dev/null", posix.O_RDWR)
     try:
+        open_standard_streams()
         status = run(sys.argv)
     except Fatal as fault:
         say("error: %s" % fault)
@@ -5594,7 +5842,21 @@ def main():
         _signal.signal(interruption.signal_number, _signal.SIG_DFL)
         posix.kill(posix.getpid(), interruption.signal_number)
         status = 128 + interruption.signal_number
+    except Exception as bug:            # build() runs the compiler in spite of most
+        say("error: internal error, please report it: " + describe_bug(bug))
+        status = EXIT_DISTCC_FAILED
     posix._exit(status)                    # nothing is left to tear down, which would cost 1 ms
+
+
+def open_standard_streams():
+    """Open what is closed of stdin, stdout and stderr, or a working file would take its place.
+
+    Raises OSError."""
+    for descriptor in (0, 1, 2):
+        try:
+            posix.fstat(descriptor)
+        except OSError:
+            posix.open("/dev/null", posix.O_RDWR)
 
 
 def is_ignored(signal_number):
@@ -5656,7 +5918,7 @@ def with_compiler(words):
 def guard_recursion(environment):
     """Count this call in the environment; raises Fatal when calls nest without an end."""
     depth = environment.get(RECURSION_GUARD, "0")
-    depth = int(depth) if depth.isdigit() and len(depth) < 4 else 0
+    depth = int(depth) if depth.isascii() and depth.isdigit() and len(depth) < 4 else 0
     if depth >= RECURSION_LIMIT:
         raise Fatal(EXIT_RECURSION, "distcc calls itself without an end: the compiler in PATH "
                     "leads back to it")
@@ -5666,7 +5928,10 @@ def guard_recursion(environment):
 def trim_path(search_path, name):
     """Return PATH without the directories up to the last one in which `name` is ourselves, so
     that neither we nor the compiler find us again, and ccache further along works."""
-    own = posix.stat(__file__)
+    try:
+        own = posix.stat(__file__)
+    except OSError:                     # removed, or out of reach: nothing leads to it
+        return search_path
     directories = search_path.split(":")
     for index in range(len(directories) - 1, -1, -1):
         try:
@@ -5693,11 +5958,10 @@ def explain(words, environment):
         preprocessor = Preprocessor(job, path, environment, [])
     except (RunLocally, OSError) as reason:
         return print_lines("runs here: %s" % reason)
-    there = preprocessor.remote_command()
-    preparation = ["preprocessed here:  " + " ".join(preprocessor.command())]
-    return print_lines("is distributed: %s is compiled to %s" % (job.source, job.output),
-                       *preparation * (job.language in PREPROCESSED_FORM),
-                       "compiled there:     " + " ".join(there))
+    lines = ["is distributed: %s is compiled to %s" % (job.source, job.output)]
+    if job.language in PREPROCESSED_FORM:
+        lines.append("preprocessed here:  " + " ".join(preprocessor.command()))
+    return print_lines(*lines, "compiled there:     " + " ".join(preprocessor.remote_command()))
 
 
 def print_lines(*lines):

@@ -51,14 +51,32 @@ PYTHON = [sys.executable]
 # The client as its start line starts it, but with the interpreter that runs the tests.
 with open(CLIENT, encoding="utf-8") as script:
     START = re.search(r"-ISOO -c '\n(.*?)\n'", script.read(), re.S).group(1)
-CLIENT_COMMAND = PYTHON + ["-ISOO", "-c", START, CLIENT]
+CLIENT_COMMAND = PYTHON + ["-X", "utf8", "-ISOO", "-c", START, CLIENT]
 PATIENCE_S = 60                         # longer than anything here takes on a busy machine
 
 
 # -------------------------------------------------------------------------------------------
 # Tools: daemons, clients, directories
-# Result run Daemon Case wait_until
+# setUpModule Result run Daemon Case wait_until
 # -------------------------------------------------------------------------------------------
+
+def setUpModule():
+    """See to it that what the tests start finds signals as a terminal's shell leaves them.
+
+    A run under nohup, in the background of a script, or of a service, ignores some, and so would
+    all that is started here, even what the tests then send them to. What has a handler is not
+    ignored after exec."""
+    with open("/proc/self/status") as stream:       # PyPy itself does not know
+        ignored = int(re.search(r"^SigIgn:\s*(\w+)", stream.read(), re.M).group(1), 16)
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if ignored >> number - 1 & 1:               # subprocess sees to those two
+            signal.signal(number, pass_over)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def pass_over(signal_number, frame):
+    """Signal handler: do nothing, as if the signal were ignored."""
+
 
 class Result:
     """What a finished command left: status (negative: signal), stdout and stderr as bytes."""
@@ -197,7 +215,7 @@ class Case(unittest.TestCase):
         """Return a client's environment: no home, messages off, no fallback to this machine
         (so that a job which ought to be distributed and is not makes the test fail)."""
         settings = {"DISTCC_HOSTS": hosts, "TMPDIR": self.tmp, "HOME": self.dir,
-                    "DISTCC_VERBOSE": "0", "DISTCC_FALLBACK": "0"}
+                    "DISTCC_VERBOSE": "0", "DISTCC_FALLBACK": "0", "DISTCC_WAY": "text"}
         settings.update(changes)
         return changed_environment(settings)
 
@@ -440,6 +458,33 @@ class ShapeTest(unittest.TestCase):
                                         origin)
 
 
+class HarnessTest(Case):
+    """What the tests start does not depend on how the tests were started."""
+
+    PROBE = "HarnessTest.test_signals_of_children"
+
+    def test_signals_of_children(self):
+        """No signal is ignored or blocked for them."""
+        for start in (run, run_on_terminal):
+            arguments = (["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"], self.dir, None)
+            for name, mask in re.findall(rb"(Sig...):\s*(\w+)", start(*arguments).stdout):
+                with self.subTest(start=start.__name__, name=name):
+                    # The topmost of the first 32 bits: what the C library keeps for itself.
+                    self.assertEqual(int(mask, 16) & 0x7fffffff, 0)
+
+    def test_signals_that_the_tests_are_started_with(self):
+        """The same under nohup, in the background of a script, and with blocked signals."""
+        probe = ["-m", "unittest", "test_distcc." + self.PROBE]
+        block = ("import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {1, 2, 15}); "
+                 "os.execv(sys.executable, [sys.executable] + sys.argv[1:])")
+        for start in (["nohup"], ["sh", "-c", "trap '' INT HUP TERM ALRM CHLD USR1; exec \"$@\"",
+                                  "sh"], PYTHON + ["-c", block]):
+            with self.subTest(start=start[0]):
+                argv = start + (PYTHON if len(start) != 3 else []) + probe
+                result = run(argv, HERE)
+                self.assertEqual(result.status, 0, result)
+
+
 class LoadedModulesTest(SystemCase):
     """What a client process may not load, because each costs milliseconds a job."""
 
@@ -652,7 +697,7 @@ class TranscriptTest(SystemCase):
 
 # -------------------------------------------------------------------------------------------
 # Starting: every way to call the file; what the compiler inherits
-# StartTest InheritanceTest
+# StartTest InheritanceTest SurroundingsTest
 # -------------------------------------------------------------------------------------------
 
 class StartTest(SystemCase):
@@ -786,6 +831,155 @@ class InheritanceTest(SystemCase):
                     self.assertEqual(self.read("one.o"), self.read("plain.o"))
                     os.unlink(self.path("one.o"))
         check_jobs(daemon, 10)
+
+
+class SurroundingsTest(SystemCase):
+    """No state of environment, descriptors, directory or limits ends in a traceback, or in
+    another status than the plain compiler's."""
+
+    VARIABLES = ("HOME", "TMPDIR", "TERM", "LANG", "LC_ALL", "LC_CTYPE", "PWD", "GCC_COLORS",
+                 "XDG_CACHE_HOME", "SOURCE_DATE_EPOCH", "DISTCC_HOSTS", "DISTCC_VERBOSE",
+                 "DISTCC_LOG", "DISTCC_SAVE_TEMPS", "DISTCC_TCP_CORK", "DISTCC_DIR",
+                 "DISTCC_FALLBACK", "DISTCC_IO_TIMEOUT", "DISTCC_BACKOFF_PERIOD",
+                 "DISTCC_DIRECTIVES_ONLY", "_DISTCC_SAFEGUARD")
+    VALUES = (None, "", "absurd \udcff\n%s/", "\u00b2", "-1", "1e7", "/dev/null", "x" * 100000)
+
+    def setUp(self):
+        """A source, and a daemon."""
+        super().setUp()
+        self.write("one.c", ONE_C)
+        os.mkfifo(self.path("pipe"))
+        self.host = self.daemon().host
+
+    def settings(self, **changes):
+        """Return an environment in which jobs may run here; there is no HOME."""
+        return self.environment(**dict({"DISTCC_HOSTS": self.host, "DISTCC_FALLBACK": "1",
+                                        "HOME": self.path("nowhere")}, **changes))
+
+    def check(self, result):
+        """Check that nothing but compilers and distcc's own lines are heard."""
+        for word in (b"Traceback", b"internal error", b"Python", b'File "'):
+            self.assertNotIn(word, result.stderr, result)
+
+    def check_state(self, *prefix, commands=None, clients=([CLIENT], PYTHON + [CLIENT]),
+                    **changes):
+        """Check that commands end alike with and without distcc.py in a state that words before
+        them, and variables, bring about."""
+        for command in commands or ("gcc -c one.c -o %s", "gcc -MMD -MF %s.d -c one.c -o %s",
+                                    "gcc --version", "gcc -shared one.c -o %s"):
+            statuses = []
+            for client in ([],) + tuple(clients):
+                output = self.path("out%d" % threading.get_ident())
+                words = command.replace("%s", output).replace("one.c", self.path("one.c")).split()
+                result = run([*prefix, *client, *words], self.dir, self.settings(**changes))
+                self.check(result)
+                statuses.append((result.status, os.path.exists(output)))
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(output)
+            self.assertEqual(statuses[1:], statuses[:1] * len(clients), command)
+
+    def test_variables(self):
+        """Each unset, empty, and with values that make no sense."""
+        def check(row):
+            name, value = row
+            with self.subTest(name=name, value=value and value[:20]):
+                if "DISTCC" in name:    # the compiler does not look at these
+                    result = self.client("gcc", "-c", self.path("one.c"), "-o", "one-%d.o"
+                                         % threading.get_ident(), **self.settings(**{name: value}))
+                    self.check(result)
+                    self.assertEqual(result.status, 0, result)
+                else:
+                    self.check_state(commands=["gcc -c one.c -o %s"], clients=[[CLIENT]],
+                                     **{name: value})
+        side_by_side(check, [(name, value) for name in self.VARIABLES
+                             for value in self.VALUES + (self.path("pipe"),)], 4)
+
+    def test_own_options(self):
+        """The same for what distcc.py itself is asked for."""
+        def check(row):
+            name, value, option = row
+            with self.subTest(name=name, value=value and value[:20], option=option):
+                result = run([CLIENT] + option.split(), self.dir,
+                             self.settings(DISTCC_HOSTS=None, **{name: value}))
+                self.check(result)
+                self.assertEqual(result.status, 0, result)
+        side_by_side(check, [(name, value, option)
+                             for name in ("HOME", "DISTCC_DIR", "PATH", "LC_ALL")
+                             for value in self.VALUES
+                             for option in ("-j", "--show-hosts", "--scan gcc -c one.c")], 4)
+
+    def test_nothing_is_set(self):
+        """An empty environment, and one with names that no shell accepts."""
+        for names in ([], ["A-B=1"], ["=x"], ["A B=1", "1=2", "\udcff=\udcff"]):
+            with self.subTest(names=names):
+                self.check_state("env", "-i", "PATH=" + os.environ["PATH"], *names)
+
+    def test_shells_settings(self):
+        """Descriptors, limits, directories."""
+        os.mkdir(self.path("closed"), 0o700)
+        as_another = " ".join(as_nobody([]))
+        for setting in ("exec <&-;", "exec >&-;", "exec 2>&-;", "exec <&- >&- 2>&-;",
+                        "exec >/dev/full 2>/dev/full;", "exec 9</dev/null;", "umask 777;",
+                        "ulimit -n 16;", "ulimit -n 12;", "ulimit -f 0;", "ulimit -t 20;",
+                        "ulimit -v 100000;", "ulimit -s 256;", "ulimit -c 0;",
+                        "mkdir gone; cd gone; rmdir ../gone;",
+                        "cd closed; set -- %s \"$@\";" % as_another):
+            with self.subTest(setting=setting):
+                self.check_state("sh", "-c", setting + ' exec "$@"', "sh", clients=[[CLIENT]],
+                                 commands=["gcc -MMD -MF %s.d -c one.c -o %s",
+                                           "gcc -shared one.c -o %s"])
+
+    def test_read_only_everything(self):
+        """Nothing can be written anywhere, the script's own directory included."""
+        self.check_state("unshare", "--mount", "sh", "-c",
+                         "mount --bind %s %s && mount -o remount,ro,bind %s && mount -o "
+                         "remount,ro,bind / && exec \"$@\"" % ((self.dir,) * 3), "sh")
+
+    def test_locales(self):
+        """One of whose charset Python knows nothing, and some that are not there."""
+        charset, directory = "GEORGIAN-PS", self.path("locales")
+        os.mkdir(directory)
+        made = run(["localedef", "-i", "ka_GE", "-f", charset, directory + "/ka_GE." + charset])
+        if made.status:
+            self.skipTest("no sources of locales")
+        for name in ("ka_GE." + charset, "ka_GE.NO-SUCH-CHARSET", "xx_YY", "C", "POSIX"):
+            with self.subTest(name=name):
+                self.check_state(LOCPATH=directory, LC_ALL=name, clients=[[CLIENT]])
+
+    def test_no_python(self):
+        """Neither where it is as a rule, nor in PATH: the compiler runs all the same, in each of
+        the ways to call it."""
+        hidden = ["unshare", "--mount", "sh", "-c",
+                  'for p in /usr/bin/python3*; do mount --bind /dev/null "$p"; done; exec "$@"',
+                  "sh"]
+        os.mkdir(self.path("bin"))
+        for name in ("gcc", "cc", "as", "ld"):
+            os.symlink(shutil.which(name), self.path("bin/" + name))
+        for name in ("gcc", "cc"):
+            self.link("links/" + name)
+        links, real = self.path("links"), self.path("bin")
+        for argv, path in (([CLIENT, "gcc"], real), ([CLIENT], real),
+                           (["gcc"], links + ":" + real), ([links + "/cc"], links + "::" + real)):
+            with self.subTest(argv=argv):
+                result = run([*hidden, "/usr/bin/env", "PATH=" + path, *argv, "-c", "one.c", "-o",
+                              "one.o"], self.dir, self.settings())
+                self.assertEqual((result.status, result.stderr), (
+                    0, b"distcc.py: there is no python3; running the compiler here\n"))
+                os.unlink(self.path("one.o"))
+
+    def test_interpreter_that_cannot_be_run(self):
+        """A compiler that is no program, in every way that exec knows."""
+        self.write("bin/empty", "")
+        self.write("bin/lost", "#!/no/such/interpreter\n")
+        self.write("bin/garbage", b"\x7fELF and no more")
+        for name in ("empty", "lost", "garbage"):
+            os.chmod(self.path("bin/" + name), 0o755)
+            with self.subTest(name=name):
+                plain = run(["/bin/sh", "-c", '"$0" -c one.c', self.path("bin/" + name)], self.dir)
+                result = self.client(self.path("bin/" + name), "-c", "one.c",
+                                     hosts="localhost")
+                self.check(result)
+                self.assertEqual(result.status == 0, plain.status == 0, result)
 
 
 # -------------------------------------------------------------------------------------------
@@ -1515,6 +1709,74 @@ class LockTroubleTest(SchedulingCase):
         self.assertIn(self.slot(1, 0), os.listdir(self.path("lock")))
 
 
+class SharedLocksTest(SchedulingCase):
+    """In a lock directory that a group shares, nobody can have another's client write into a
+    file, or hang."""
+
+    CONTENT = b"for my eyes only\n"
+
+    def setUp(self):
+        """A lock directory that a group may write to, and a file of the client's user."""
+        super().setUp()
+        os.mkdir(self.path("lock"))
+        os.chmod(self.path("lock"), 0o2775)
+        os.chmod(self.write("secret", self.CONTENT), 0o600)
+        os.utime(self.path("secret"), (1000000000, 1000000000))
+
+    def plants(self, path):
+        """Return functions that put something else than a plain file of its own at path."""
+        return {"link": lambda: os.symlink(self.path("secret"), path),
+                "second name": lambda: os.link(self.path("secret"), path),
+                "dangling link": lambda: os.symlink(self.path("made"), path),
+                "pipe": lambda: os.mkfifo(path),
+                "directory": lambda: os.mkdir(path),
+                "socket": lambda: os.mknod(path, 0o666 | stat.S_IFSOCK),
+                "device": lambda: os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))}
+
+    def check_secret(self):
+        """Check that nothing happened to the file, and none was made through a link."""
+        status = os.stat(self.path("secret"))
+        self.assertEqual((self.read("secret"), status.st_mode & 0o777, status.st_mtime),
+                         (self.CONTENT, 0o600, 1000000000))
+        self.assertFalse(os.path.exists(self.path("made")))
+
+    def compile_beside(self, name, plant, hosts, **changes):
+        """Compile with something at a name of the lock directory; return the Result."""
+        plant()
+        result = self.client("gcc", "-c", "0.c", hosts=hosts, DISTCC_DIR=self.dir,
+                             DISTCC_FALLBACK="1", **changes)
+        self.check_secret()
+        self.assertEqual(result.status, 0, result)
+        for entry in os.listdir(self.path("lock")):
+            path = os.path.join(self.path("lock"), entry)
+            (os.rmdir if os.path.isdir(path) and not os.path.islink(path) else os.unlink)(path)
+        return warnings_in(result)
+
+    def test_what_jobs_need(self):
+        """Slots and turnstiles: the job runs here, and a warning names the file."""
+        for name in (self.slot(1, 0), "queue", "preprocess-0", "queue-preprocess"):
+            path = os.path.join(self.path("lock"), name)
+            for kind, plant in self.plants(path).items():
+                with self.subTest(name=name, kind=kind):
+                    warnings = self.compile_beside(name, plant, self.address(1))
+                    self.assertEqual(len(warnings), 1, warnings)
+                    self.assertRegex(warnings[0], "^warning: 0.c: %s: .*; running it here$"
+                                     % re.escape(path))
+
+    def test_what_jobs_can_do_without(self):
+        """Speeds and back-off: as if there were none. Slots for commands here likewise."""
+        dead = "127.0.0.1:%d" % self.dead_port()
+        both = self.address(1) + " " + self.address(2)
+        for name, hosts, count in (("speeds", both, 0), ("waiter-0", both, 0),
+                                   ("backoff-" + dead.replace(":", "_"), dead, 1),
+                                   ("localhost-0", "localhost/1", 0),
+                                   ("queue-localhost", "localhost/1", 0)):
+            path = os.path.join(self.path("lock"), name)
+            for kind, plant in self.plants(path).items():
+                with self.subTest(name=name, kind=kind):
+                    self.assertEqual(len(self.compile_beside(name, plant, hosts)), count)
+
+
 class LocalJobsTest(SchedulingCase):
     """What runs here is bounded by localhost's limit, and never waits for itself."""
 
@@ -1750,18 +2012,32 @@ class ExitCodesTest(SystemCase):
         check_jobs(daemon, 2)
         self.assertFalse(os.path.exists(self.path("wrong.o")))
 
-    def test_compilers_status_and_signals(self):
-        """Exit codes pass; a signal becomes 128 + its number."""
-        self.script("there/gcc", "cat > /dev/null\n. %s\n" % self.path("end"))
+    def compile_with_end(self, end):
+        """Compile where the volunteer's compiler ends so; return (Result, local runs)."""
+        self.script("there/gcc", "cat > /dev/null\n%s\n" % end)
         daemon = self.daemon(env={"PATH": self.path_with("there")})
-        for end, status in (("exit 1", 1), ("exit 2", 2), ("exit 99", 99), ("exit 255", 255),
-                            ("kill -9 $$", 137), ("kill -11 $$", 139), ("kill -15 $$", 143)):
+        result = self.compile(daemon.host)
+        check_jobs(daemon, 1)
+        return result, len(self.local_runs())
+
+    def test_compilers_status(self):
+        """An exit code with a message is the compiler's word."""
+        for code in (1, 2, 99, 128):
+            with self.subTest(code=code):
+                result, local_runs = self.compile_with_end("echo no >&2; exit %d" % code)
+                self.assertEqual((result.status, result.stderr, local_runs), (code, b"no\n", 0))
+
+    def test_compiler_that_was_cut_short(self):
+        """A signal, an exit code that tells of one, and a failure without a word come from the
+        volunteer's state as a rule: the job is done here, with the messages from here."""
+        ends = ["kill -%d $$" % number for number in (6, 9, 11, 15)]
+        ends += ["echo killed >&2; kill -9 $$", "echo no memory >&2; exit 137", "exit 139",
+                 "echo; exit 1", "exit 1", "exit 99", "exit 255"]
+        for end in ends:
             with self.subTest(end=end):
-                self.write("end", end + "\n")
-                os.chmod(self.path("end"), 0o644)
-                result = self.compile(daemon.host, DISTCC_FALLBACK="1")
-                self.assertEqual((result.status, result.stderr), (status, b""))
-                self.assertEqual(self.local_runs(), [])
+                result, local_runs = self.compile_with_end(end)
+                self.assertEqual((result.status, result.stdout, result.stderr, local_runs),
+                                 (0, b"", b"", 1))
 
     def test_local_compilers_status_and_signals(self):
         """The same where the command runs here."""
@@ -2457,6 +2733,10 @@ class BuildTest(SystemCase):
 # Files that rows name. A row's directory holds all the headers, and the other files whose
 # names stand in the row.
 SOURCES = {
+    "quotes.h": 'int old(void) __attribute__((deprecated("it’s ‘old’")));\n',
+    "quotes.c": 'int old(void) __attribute__((deprecated("it’s ‘old’")));\n'
+                "int new(void) { return old(); }\n",
+    "inquotes.c": '#include "quotes.h"\nint new(void) { return old(); }\n',
     "unit.h": """\
 #ifndef UNIT_H
 #define UNIT_H
@@ -3128,6 +3408,13 @@ remote              unset LC_ALL LANG; LC_CTYPE=C.UTF-8 $D gcc -Wall -c warn.c
 remote              unset LC_ALL LANG; LC_MESSAGES=C $D gcc -Wall -c warn.c
 remote              LC_ALL=xx_YY.UTF-8 $D gcc -Wall -c warn.c
 remote              LC_ALL=POSIX $D gcc -Wall -c warn.c
+remote              LC_ALL=C.UTF-8 $D gcc -c quotes.c
+remote              LC_ALL=C $D gcc -w -c quotes.c
+again               LC_ALL=C $D gcc -c quotes.c
+again               LC_ALL=C $D gcc -MD -c quotes.c
+again               LC_ALL=C $D gcc -c inquotes.c
+again               gcc -E quotes.c >q.i; LC_ALL=C $D gcc -c q.i
+again               LC_ALL=C $D gcc -Wall -DNAME="0 /*’*/" -c warn.c
 local               unset LANG LC_ALL LC_CTYPE; $D gcc -Wall -E -c nosuch.c
 local               LANG=C LC_ALL= $D gcc -Wall -o none/x warn.c
 local               LC_ALL=C $D gcc -Wall -c warn.c nosuch.c
@@ -3468,7 +3755,7 @@ class RowRunner:
             "D": prefix, "P": sys.executable if prefix else "", "LC_ALL": "C.UTF-8",
             "TERM": "dumb", "TMPDIR": self.tmp, "HOME": self.tmp, "PWD": self.directory,
             "DISTCC_HOSTS": self.hosts, "DISTCC_FALLBACK": "0", "DISTCC_LOG": self.log,
-            "DISTCC_VERBOSE": "1", "LANG": None, "LC_CTYPE": None, "LC_MESSAGES": None,
+            "DISTCC_VERBOSE": "1", "DISTCC_WAY": "text", "LANG": None, "LC_CTYPE": None, "LC_MESSAGES": None,
             "GCC_COLORS": None, "SOURCE_DATE_EPOCH": None})
         argv = ["/bin/sh", "-c", "umask 022\n" + (script or row.script)]
         if "nobody" in row.marks and os.geteuid() == 0:
@@ -3569,6 +3856,96 @@ class DifferentialTest(Case):
         sent = sum(outcome.log.count("] there: ") for outcome, complaints in outcomes.values())
         check_jobs(daemon, sent)
         self.assertGreaterEqual(len(rows), 230)
+
+
+class ScanTableTest(Case):
+    """distcc.py --scan, asked about every command line of the tables."""
+
+    def check(self, result, text):
+        """Check that it has answered, and nothing else has happened."""
+        for word in (b"Traceback", b"internal error", b"distcc["):
+            self.assertNotIn(word, result.stderr, result)
+        self.assertRegex(result.stdout.decode(errors="replace"), text)
+
+    def test_rows(self):
+        """It foresees that a job is distributed; of one that runs here in the end it may not
+        know, for it does not preprocess."""
+        os.chmod(self.dir, 0o755)
+        runners = [RowRunner(self.path("worker%d" % number), "127.0.0.1:1") for number in range(4)]
+
+        def ask(row):
+            runner = runners.pop()
+            try:
+                return runner.run(row, CLIENT + " --scan")
+            finally:
+                runners.append(runner)
+        rows = [row for row in parse_rows(ROWS)       # where nobody waits for the compiler
+                if "| $D" not in row.script and "mkfifo" not in row.script]
+        for row, outcome in zip(rows, side_by_side(ask, rows, 4)):
+            with self.subTest(row.script, where=row.where):
+                texts = {"remote": "is distributed: ", "again": "is distributed: "}
+                if ">" not in row.script:
+                    self.check(outcome.result,
+                               texts.get(row.where, "(is distributed|runs here): "))
+                self.assertNotIn("Traceback", outcome.log)
+                self.assertNotIn("internal error", outcome.log)
+
+    def test_scans(self):
+        """Sources that are there, and such as are not; in all languages."""
+        commands = [re.split(r"  +", line, maxsplit=1) for line in SCANS.strip().splitlines()]
+        commands = [(words[0].split(), "^runs here: " if words[1:2] and words[1][:6] == "local:"
+                     else "^(is distributed|runs here): ") for words in commands]
+        commands += [(["gcc", "-c", "a" + suffix], "^is distributed: ")
+                     for suffix in distcc.LANGUAGE_OF_SUFFIX]
+        commands += [(["gcc", "-c", name], "^runs here: ")
+                     for name in ("missing.i", "locked", "pipe.i", "directory.c", "", "@zero",
+                                  "x" * 5000 + ".i", "\udcff.i", "\n.i")]
+        for suffix in distcc.LANGUAGE_OF_SUFFIX:
+            self.write("a" + suffix, "int x;\n")
+        self.write("zero", b"a.c\0b.c")
+        os.mkfifo(self.path("pipe.i"))
+        os.mkdir(self.path("directory.c"))
+
+        def ask(row):
+            return self.distcc("--scan", *row[0])
+        for (words, text), result in zip(commands, side_by_side(ask, commands, 4)):
+            with self.subTest(words=words):
+                self.check(result, text)
+                self.assertEqual(result.status, 0)
+
+
+class NeverServedTest(SystemCase):
+    """Compilers that no daemon runs."""
+
+    NAMES = ("nvcc", "gfortran", "gfortran-12", "x86_64-w64-mingw32-gfortran-12.2", "clang-cl",
+             "clang-cl-14", "f77", "f95", "flang-new", "gccgo-12", "em++")
+    SERVED = ("gcc", "gcc-12", "g++", "c++", "cc", "clang", "clang++-14", "clang14",
+              "x86_64-linux-gnu-gcc-12", "arm-none-eabi-gcc", "mingw32-gcc-posix", "acl-gcc")
+
+    def test_no_word_and_no_question(self):
+        """They run here, and no daemon hears of it; others are served as ever."""
+        self.write("one.c", ONE_C)
+        daemon = self.daemon()
+        for name in self.NAMES:
+            compiler = self.script("bin/" + name, 'echo "$0 $*"\n')
+            for argv in ([name], [compiler]):
+                with self.subTest(argv=argv):
+                    result = self.succeed(self.client(*argv, "-c", "one.c", hosts=daemon.host,
+                                                      PATH=self.path_with("bin")))
+                    self.assertEqual(result.stdout.decode(), compiler + " -c one.c\n")
+        self.assertNotIn("connect", daemon.log().partition("listening")[2])
+        check_jobs(daemon, 0)
+
+    def test_names(self):
+        """What daemons serve by its name is not among them."""
+        for name in self.SERVED:
+            with self.subTest(name=name):
+                self.assertTrue(distccd.compiler_name_allowed(name, []))
+                self.assertFalse(distcc.is_never_served(name))
+        for name in self.NAMES:
+            with self.subTest(name=name):
+                self.assertFalse(distccd.compiler_name_allowed(name, []))
+                self.assertTrue(distcc.is_never_served(name))
 
 
 # -------------------------------------------------------------------------------------------
@@ -7470,6 +7847,92 @@ class LyingVolunteerTest(ClientFaultCase):
         self.check_rows(rows, [107], 24, DISTCC_IO_TIMEOUT="0.2")
         self.assertLess(time.monotonic() - began, PATIENCE_S)
 
+    def test_compiler_that_was_cut_short(self):
+        """The same for what other daemons pass on: statuses, and the drivers' own words."""
+        rows = [(pack_answer(status, messages), "close")
+                for status in (6, 9, 11, 15, 0x8b, 0x8900, 0x8b00, 0xff00)
+                for messages in (b"", b"one.c:1: note\n")]
+        rows += [(pack_answer(0x100, b"gcc: %s\n" % text), "close") for text in (
+            b"fatal error: Killed signal terminated program cc1",
+            b"fatal error: Terminated signal terminated program cc1plus",
+            b"internal compiler error: Bus error signal terminated program as",
+            b"one.c:1:1: internal compiler error: Segmentation fault",
+            b"out of memory allocating 65536 bytes", b"fork: Cannot allocate memory")]
+        rows += [(pack_answer(code << 8), "close") for code in (1, 2, 99)]
+        for row, leave, name, result in self.run_scripts(rows, 4):
+            with self.subTest(row=row):
+                self.assertEqual((result.status, result.stdout, result.stderr), (0, b"", b""))
+                self.assertTrue(self.read(name) == self.local)
+
+    def test_trickles(self):
+        """A byte now and then, each well within the time-out, holds a client no longer than
+        that; in whatever part of the reply it begins."""
+        messages, text = b"m" * 5000, b"o" * 5000
+        reply = pack_answer(0, messages, messages, text)
+        parts = {"header": 1, "SERR": 100, "SOUT": 5100, "DOTO": 11000}
+
+        def serve(part):
+            """Answer one job so slowly that the whole would take minutes."""
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                listener.settimeout(PATIENCE_S)
+                process = self.start_client(part + ".o", "127.0.0.1:%d"
+                                            % listener.getsockname()[1], "one.i", "env",
+                                            "DISTCC_IO_TIMEOUT=0.5")
+                with listener.accept()[0] as connection, contextlib.suppress(OSError):
+                    read_request(connection)
+                    connection.sendall(reply[:parts[part]])
+                    for byte in reply[parts[part]:]:
+                        if select.select([connection], [], [], 0.1)[0]:
+                            break
+                        connection.sendall(bytes([byte]))
+            return process.communicate(timeout=PATIENCE_S)[1], process.returncode
+        for part, (stderr, status) in zip(parts, side_by_side(serve, parts, len(parts))):
+            with self.subTest(part=part):
+                self.assertRegex(stderr, rb"warning: one.i: .*: too slow: \d+ bytes in 0.5 s; "
+                                 rb"running it here\n$")
+                self.assertEqual((status, self.read(part + ".o")), (0, self.local))
+
+    def test_steady_replies(self):
+        """A reply that comes in pieces, with pauses, is waited for as long as it is not slow."""
+        text = b"o" * 20000
+        reply = pack_answer(text=text)
+
+        def answer(connection):
+            """Send a thousand bytes at a time, for three times as long as the time-out."""
+            for offset in range(0, len(reply), 1000):
+                connection.sendall(reply[offset:offset + 1000])
+                select.select([connection], [], [], 0.075)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            process = self.start_client("one.o", "127.0.0.1:%d" % listener.getsockname()[1],
+                                        "one.i", "env", "DISTCC_IO_TIMEOUT=0.5")
+            with listener.accept()[0] as connection:
+                read_request(connection)
+                answer(connection)
+        self.assertEqual((process.communicate()[1], process.returncode), (b"", 0))
+        self.assertEqual(self.read("one.o"), text)
+
+    def test_watched_lines(self):
+        """The kernel looks whether a silent volunteer is still there, and gives up what is not
+        acknowledged, long before the time-out."""
+        silent = self.volunteer(lambda name: (b"", "stall"))
+        log = self.path("calls")
+        process = self.start_client("one.o", silent.host, "one.i", "strace", "-o", log, "-e",
+                                    "trace=setsockopt", "-f")
+        wait_until(lambda: silent.seen, "the request")
+        with open("/proc/net/tcp") as stream:
+            rows = [line.split() for line in stream]
+        timers = [row[5] for row in rows if row[2].endswith(":%04X" % silent.port)
+                  and row[3] == "01"]
+        self.assertEqual(len(timers), 1)
+        kind, hundredths = timers[0].split(":")
+        self.assertEqual(kind, "02")
+        self.assertLessEqual(int(hundredths, 16), 3000)
+        calls = self.read("calls").decode()
+        for option, value in (("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3),
+                              ("TCP_USER_TIMEOUT", 60000)):
+            self.assertIn("%s, [%d]" % (option, value), calls)
+        kill_group(process.pid)
+
     def test_lies(self):
         """A wrong byte anywhere in a header; wrong versions, tokens, lengths, statuses."""
         headers = [at for at in range(len(self.REPLY)) if not 36 <= at < 38 and at < 62]
@@ -7486,7 +7949,7 @@ class LyingVolunteerTest(ClientFaultCase):
                      for digits in (b"%08x" % least, b"%08x" % (least + 1), b"ffffffff",
                                     b"-0000001", b"+0000001", b"0x000001", b"       1",
                                     b"0000_001", b"7fffffff", b"00000100")]
-        rows += [self.REPLY + b"x", self.REPLY + self.REPLY, pack_answer(0x100) + b"x",
+        rows += [self.REPLY + b"x", self.REPLY + self.REPLY, pack_answer(0x100, b"e\n") + b"x",
                  b"HTTP/1.0 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n" * 9, b"\0" * 999,
                  pack_request(COMPILE), self.REPLY[::-1], self.REPLY[12:], self.REPLY[:12] * 5]
         self.check_rows([(row, "close") for row in rows], [108, 109])
@@ -7530,8 +7993,11 @@ class LyingVolunteerTest(ClientFaultCase):
                         self.check_failed(name, result, range(100, 120), self.host)
                     continue
                 believed += 1
-                signalled = answer.status & 0x7f
-                status = 128 + signalled if signalled else answer.status >> 8
+                status = answer.status >> 8
+                if answer.status and (answer.status & 0x7f or status > 128):
+                    self.assertEqual((result.status, result.stderr), (0, b""))
+                    self.assertTrue(self.read(name) == self.local)
+                    continue
                 self.assertEqual((result.status, result.stderr, result.stdout),
                                  (status, answer.messages, answer.output))
                 self.assertEqual(os.path.exists(self.path(name)), status == 0)
@@ -7807,6 +8273,137 @@ class DirectoryFaultTest(ClientFaultCase):
         self.assertEqual(self.read("read-only/old.o"), b"old")
         names = [name for name in os.listdir(self.path("open")) if "distcc-" not in name]
         self.assertEqual(names, ["directory.o"])
+
+
+class OneOutputTest(ClientFaultCase):
+    """What others do to the name of an output while it is made."""
+
+    def setUp(self):
+        """A volunteer whose objects are large, and each of one letter."""
+        super().setUp()
+        self.size = 4000000
+        letters = iter(b"abcdefghijklmnopqrstuvwxyz" * 100)
+        self.large = self.volunteer(lambda name: (
+            pack_answer(text=bytes([next(letters)]) * self.size), "close"))
+
+    def run_clients(self, prefix, count=4, rounds=6):
+        """Let clients make the same output again and again; return their Results."""
+        def work(_):
+            return [run([*prefix, CLIENT, "gcc", "-c", "one.i", "-o", "one.o"], self.dir,
+                        self.client_environment(self.large.host + "/9")) for _ in range(rounds)]
+        return sum(side_by_side(work, range(count), count), [])
+
+    def test_readers_see_whole_objects(self):
+        """Several clients at once: whoever reads finds one object, whole, or none."""
+        for prefix in [], self.WITHOUT_PROC:
+            seen, done = collections.Counter(), threading.Event()
+
+            def read_often():
+                """Look until the clients are done."""
+                while not done.is_set():
+                    with contextlib.suppress(FileNotFoundError):
+                        content = self.read("one.o")
+                        seen[len(content), len(content.strip(content[:1]))] += 1
+            readers = [threading.Thread(target=read_often) for _ in range(2)]
+            for reader in readers:
+                reader.start()
+            results = self.run_clients(prefix)
+            done.set()
+            for reader in readers:
+                reader.join()
+            with self.subTest(prefix=prefix):
+                self.assertEqual({(result.status, result.stderr) for result in results},
+                                 {(0, b"")})
+                self.assertEqual(set(seen), {(self.size, 0)})
+            self.check_nothing_left()
+
+    def test_name_is_taken_again_and_again(self):
+        """Somebody makes the output anew as soon as it is gone: it is replaced all the same, and
+        what was there is not written into."""
+        done = threading.Event()
+
+        def remake():
+            """Make the file anew whenever it is not there."""
+            while not done.is_set():
+                with contextlib.suppress(FileExistsError):
+                    descriptor = os.open(self.path("one.o"), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                    os.write(descriptor, b"mine")
+                    kept.append(descriptor)
+        kept = []
+        maker = threading.Thread(target=remake)
+        maker.start()
+        results = self.run_clients([], 2, 8)
+        done.set()
+        maker.join()
+        contents = set()
+        for descriptor in kept:
+            contents.add(os.fstat(descriptor).st_size)
+            os.close(descriptor)
+        self.assertEqual({(result.status, result.stderr) for result in results}, {(0, b"")})
+        self.assertEqual(contents, {4})
+
+    def test_draft_that_lies_in_wait(self):
+        """Where the object grows under a name, what lies there is not written into: links, second
+        names, pipes, files of others. A leftover of our own is removed."""
+        victim = self.write("victim", "precious")
+        draft = self.path(".distcc-one.o")
+        plants = {"nothing": lambda: None, "link": lambda: os.symlink(victim, draft),
+                  "dangling link": lambda: os.symlink(self.path("made"), draft),
+                  "second name": lambda: os.link(victim, draft),
+                  "pipe": lambda: os.mkfifo(draft), "directory": lambda: os.mkdir(draft),
+                  "leftover": lambda: self.write(".distcc-one.o", "half an obj"),
+                  "leftover without rights": lambda: os.close(os.open(draft, os.O_CREAT, 0))}
+        if ROOT:
+            plants["of another"] = lambda: (self.write(".distcc-one.o", "half"),
+                                            os.chown(draft, 65534, 65534))
+        for kind, plant in plants.items():
+            with self.subTest(kind=kind):
+                plant()
+                result = run([*self.WITHOUT_PROC, CLIENT, "gcc", "-c", "one.i", "-o", "one.o"],
+                             self.dir, self.client_environment(self.large.host))
+                self.assertEqual((result.status, result.stderr), (0, b""), result)
+                self.assertEqual(len(self.read("one.o")), self.size)
+                self.assertEqual(self.read("victim"), b"precious")
+                self.assertFalse(os.path.exists(self.path("made")))
+                left = [name for name in os.listdir(self.dir) if name.startswith(".distcc")]
+                stays = kind not in ("nothing", "leftover", "leftover without rights")
+                self.assertEqual(left, [".distcc-one.o"] * stays)
+                if stays:
+                    (os.rmdir if kind == "directory" else os.unlink)(draft)
+                os.unlink(self.path("one.o"))
+
+    def test_object_is_not_older_than_its_rule(self):
+        """However long it takes to write the dependency file, make finds the object up to date.
+        A lease on that file holds the client up as it opens it."""
+        good = self.volunteer(lambda name: (pack_answer(text=b"from there"), "close"))
+        signal.signal(signal.SIGIO, pass_over)      # the news that somebody wants the file
+        self.addCleanup(signal.signal, signal.SIGIO, signal.SIG_DFL)
+        for name, words in (("one.o", "-MD -c"), ("two.o", "-MMD -MF one.d -c"),
+                            ("three.o", "-Wp,-MD,one.d -c"), ("one.s", "-MD -S")):
+            with self.subTest(words=words), open(self.write("one.d", "old"), "r+") as lease:
+                fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+                process = self.start_with_words(good.host, *words.split(), "one.c", "-o", name)
+                wait_until(lambda: fcntl.fcntl(lease, fcntl.F_GETLEASE) != fcntl.F_WRLCK,
+                           "the client to open the file", 10)
+                self.let_clock_tick()
+                fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+                self.assertEqual(process.wait(PATIENCE_S), 0)
+                self.assertEqual(self.read(name), b"from there")
+                self.assertLessEqual(os.stat(self.path("one.d")).st_mtime_ns,
+                                     os.stat(self.path(name)).st_mtime_ns)
+
+    def start_with_words(self, hosts, *words):
+        """Start distcc.py gcc with these words; return the process."""
+        process = subprocess.Popen([CLIENT, "gcc", *words], cwd=self.dir,
+                                   env=self.client_environment(hosts))
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def let_clock_tick(self):
+        """Return when new files are younger than all there are now."""
+        before = os.stat(self.write("clock", "")).st_mtime_ns
+        wait_until(lambda: os.stat(self.write("clock", "")).st_mtime_ns > before, "the clock")
 
 
 class RuleTest(ClientFaultCase):

@@ -4068,12 +4068,14 @@ INCLUDES = (
 
 # A text, and what find_definitions finds in it for the macros A and B.
 DEFINITIONS = (
-    ('', {}), ('#define A "x"', {'A': {'"x'}}), ('#define A <x/y>', {'A': {'<x/y'}}),
-    ('# define\tA <x>\n#  define B A', {'A': {'<x'}, 'B': {'$A'}}), ('#undef A', {}),
-    ('#define A <x>\n#define A "y"', {'A': {'<x', '"y'}}), ('#define AB <x>', {}),
-    ('#define A\n#define A/**/<x>', {'A': {'<x'}}), ('#define A() <x>', {'A': {'<x'}}),
-    ('#define A \\\n <x>', {'A': {'<x'}}), ('#define XA <x>', {}), ('define A <x>', {}),
-    ('#define C A <x>', {}), ('#define A 1', {'A': set()}))
+    ('', {}), ('#define A "x"', {'A': {'"x'}}), ('#define A <x/y>', {'A': {'<x/y', '?'}}),
+    ('# define\tA "x"\n#  define B A', {'A': {'"x'}, 'B': {'$A'}}), ('#undef A', {}),
+    ('#define A "x"\n#define A "y"', {'A': {'"x', '"y'}}), ('#define AB <x>', {}),
+    ('#define A\n#define A/**/"x"', {'A': {'"x'}}), ('#define A() "x"', {'A': {'"x'}}),
+    ('#define A \\\n "x"', {'A': {'"x'}}), ('#define XA <x>', {}), ('define A <x>', {}),
+    ('#define C A <x>', {}), ('#define A 1', {'A': {'?'}}), ('#define A', {'A': set()}),
+    ('#define A(x) #x', {'A': {'?'}}), ('#define A B(x)', {'A': {'$B'}}),
+    ('#define A(x) B', {'A': {'$B', '?'}}), ('#define A x ## y', {'A': {'?'}}))
 
 
 class IncludeScanTest(unittest.TestCase):

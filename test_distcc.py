@@ -4349,6 +4349,22 @@ class ClosureTest(HeaderCase):
         self.check("a.c d/1.h d/3.h d/4.h d/m.h d/n.h d/5.h", words=words,
                    definitions=[(b"FIVE", b'"5.h"')])
 
+    def test_what_no_scan_can_resolve(self):
+        """If a name is put together by macros, the file that it leads to here goes along wherever
+        another one does that it might lead to instead."""
+        self.write("i/x.h", "")
+        self.write("j/x.h", "")
+        self.write("j/y.h", '#include "x.h"\n')
+        self.write("j/z.h", "#define S(x) T(x)\n#define T(x) #x\n#include S(x.h)\n")
+        self.write("a.c", '#include "j/y.h"\n')
+        self.write("b.c", '#include "j/y.h"\n#define A <x.h>\n#include A\n')
+        self.write("k/c.c", '#include "../j/y.h"\n#include "../j/z.h"\n')
+        words = ["-nostdinc", "-Ii", "-Ij"]
+        self.check("a.c j/x.h j/y.h", words=words)
+        self.check("b.c i/x.h j/x.h j/y.h", source="b.c", words=words)
+        self.check("k/c.c i/x.h j/x.h j/y.h j/z.h", source="k/c.c", words=words)
+        self.assertTrue(self.find("k/c.c", words=words)[1].is_certain)
+
     def test_forced(self):
         """-include looks in the working directory first, then where quotes look."""
         self.write("d/a.c", "")

@@ -870,6 +870,7 @@ MOST_MEMORY_BYTES = 32 * 1024 * 1024
 MOST_MEMORIES = 256                     # files in the directory
 MOST_CHUNKS = 24                        # then they are made one
 MOST_RESTARTS = 5
+MEMORY_WAIT_S = 30.0                    # for the lock; then a job does without the memory
 MOST_SHADOWS = 8192                     # lookups for the sake of includes that none can resolve
 SETTLED_NS = 2 * 1000 * 1000 * 1000     # a directory that has not changed for so long is at rest
 
@@ -1307,7 +1308,9 @@ class HeaderMemory:
                 except Outdated:
                     self.forget()
                     continue
-                self.save(*addition.commit())
+                parts = addition.commit()
+                if lock >= 0:
+                    self.save(*parts)
                 return Inputs(self, closure, roots.is_certain, addition.fresh)
         finally:
             if lock >= 0:
@@ -1317,8 +1320,6 @@ class HeaderMemory:
     def save(self, hot, cold):
         """Append a chunk of these parts to the file, or write it anew; troubles are no matter,
         for then the next job adds it again."""
-        if not self.path:
-            return
         try:
             size = mode_at(self.path) and posix.stat(self.path).st_size
             if size == self.valid_bytes and 0 < self.chunks < MOST_CHUNKS:
@@ -1371,17 +1372,36 @@ def prune_memories(directory):
 
 def open_memory_lock(path):
     """Return a descriptor that holds the lock of a memory, once it is free; -1 if there can be
-    none."""
+    none, or if it is not free for long: who holds it may have been stopped."""
     if not path:
         return -1
+    descriptor = -1
     try:
         descriptor = posix.open(path + ".lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW,
                                 0o600)
-    except OSError as error:
-        debug("the memory of headers is not kept: %s" % error.strerror)
+        wait_for_lock(descriptor, MEMORY_WAIT_S)
+        return descriptor
+    except (OSError, WaitedLongEnough) as error:
+        debug("the memory of headers is not kept: %s" % (error or "its lock is held for long"))
+        if descriptor >= 0:
+            posix.close(descriptor)
         return -1
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor
+
+
+def wait_for_lock(descriptor, seconds):
+    """Lock a file; raises WaitedLongEnough, or OSError where there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+    previous = _signal.signal(_signal.SIGALRM, on_alarm)
+    try:
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finally:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, previous)
 
 
 def masks_of(closure):

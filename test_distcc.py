@@ -4794,6 +4794,26 @@ class MemoryFileTest(HeaderCase):
         self.assertIn("%064d" % distcc.MOST_MEMORIES, left)
         self.assertNotIn("%064d" % 0, left)
 
+    def test_lock_held(self):
+        """If whoever holds the lock does not let go, a job does without; nothing is written."""
+        self.write("a.c", '#include "a.h"\n')
+        self.write("a.h", "")
+        self.find()
+        path = self.memory_file()
+        before = self.read(path)
+        self.write("b.c", '#include "a.h"\n')
+        patience_s = distcc.MEMORY_WAIT_S
+        distcc.MEMORY_WAIT_S = 0.05
+        try:
+            with open(path + ".lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self.assertEqual(self.names_of(self.find("b.c")[0]), ["a.h", "b.c"])
+        finally:
+            distcc.MEMORY_WAIT_S = patience_s
+        self.assertEqual(self.read(path), before)
+        self.find("b.c")
+        self.assertTrue(self.read(path).startswith(before))
+
     def test_no_directory(self):
         """Without a place for it, each job finds out everything by itself."""
         self.write("a.c", '#include "a.h"\n')

@@ -1084,12 +1084,15 @@ class SearchConfiguration:
 
 def canonical_words(words, lister):
     """Yield option words with the directories that they name made canonical: equal for commands
-    that run in several directories but search the same ones."""
+    that run in several directories but search the same ones. The working directory joins them if
+    some other word may depend on it."""
     words = iter(words)
     for word in words:
         option = next((option for option in DIRECTORY_OPTIONS if word.startswith(option)), None)
         if option is None:
             yield word
+            if word[:1] != "-" or word.startswith("-i") or "/" in word:
+                yield fsdecode(lister.cwd)
             continue
         directory = word[len(option):] or next(words, "")
         yield option
@@ -1183,7 +1186,7 @@ class HeaderMemory:
             return
         try:
             size = posix.fstat(descriptor).st_size
-            data = read_to_end(descriptor, size) if size <= MOST_MEMORY_BYTES else b""
+            data = memoryview(read_to_end(descriptor, size) if size <= MOST_MEMORY_BYTES else b"")
         except OSError:
             return
         finally:
@@ -1197,7 +1200,10 @@ class HeaderMemory:
         if hot is None:
             return False
         import marshal
-        search, pages, lookups, watches, late, values = marshal.loads(hot)
+        try:
+            search, pages, lookups, watches, late, values = marshal.loads(hot)
+        except (ValueError, TypeError, EOFError):       # whole, but by another version
+            return False
         self.search = search or self.search
         self.pages.update(pages)
         self.lookups.update(lookups)
@@ -1414,6 +1420,7 @@ def masks_of(closure):
 
 
 # A chunk: magic, its offset in the file, then for each of its two parts length and CRC; the parts.
+# The magic changes with the layout of what is in there.
 CHUNK_MAGIC = b"dcchead1"
 CHUNK_HEADER_BYTES = 28
 
@@ -1426,11 +1433,12 @@ def pack_chunk(hot, cold, offset):
 
 
 def unpack_chunk(data, offset):
-    """Return (hot, cold) of the chunk at offset; (None, b"") if none is there, or not whole."""
+    """Return (hot, cold), parts of the memoryview data, of the chunk at offset; (None, None) if
+    none is there, or not whole."""
     import zlib
     header = data[offset:offset + CHUNK_HEADER_BYTES]
     if len(header) < CHUNK_HEADER_BYTES or header[:8] != CHUNK_MAGIC:
-        return None, b""
+        return None, None
     own_offset, hot_bytes, hot_sum, cold_bytes, cold_sum = [
         int.from_bytes(header[start:start + 4], "little") for start in range(8, 28, 4)]
     middle = offset + CHUNK_HEADER_BYTES + hot_bytes
@@ -1438,7 +1446,7 @@ def unpack_chunk(data, offset):
     cold = data[middle:middle + cold_bytes]
     whole = own_offset == offset and len(cold) == cold_bytes and zlib.crc32(hot) == hot_sum \
         and zlib.crc32(cold) == cold_sum
-    return (hot, cold) if whole else (None, b"")
+    return (hot, cold) if whole else (None, None)
 
 
 def closure_bytes(closure):
@@ -1930,18 +1938,17 @@ class Roots:
     def shadow_keys(self, memory, closure, directories):
         """Return the keys of all lookups by which some include, whatever it names, could lead to a
         file of a closure. With them the file is in the root that the compiler here would find
-        first, or no file of that name is."""
+        first, or no file of that name is. If they are too many, nothing is certain."""
         names = {}
         for path in memory.paths_in(closure):
             for base in memory.search[1]:
                 if path.startswith(base + b"/"):
                     names[path[len(base) + 1:]] = None
         self.is_certain = len(names) * len(directories) <= MOST_SHADOWS
-        keys = [lookup_key(ANGLED + name, b"") for name in names]
-        if self.is_certain:
-            keys += [lookup_key(QUOTED + name, directory)
-                     for directory in directories for name in names]
-        return keys
+        if not self.is_certain:
+            return []
+        return [lookup_key(ANGLED + name, b"") for name in names] \
+            + [lookup_key(QUOTED + name, directory) for directory in directories for name in names]
 
 
 def find_inputs(memory, lister, sources, forced=(), definitions=()):

@@ -17,6 +17,7 @@ import difflib
 import fcntl
 import importlib.util
 import io
+import marshal
 import os
 import platform
 import pty
@@ -4421,6 +4422,9 @@ class ClosureTest(HeaderCase):
                              words=["-nostdinc", "-I../../inc"])
         self.assertEqual(entries[os.fsencode(self.path("e"))], b"d")
         self.assertEqual(len([name for name in os.listdir(self.memories) if len(name) == 64]), 1)
+        words = ["-nostdinc", "-iprefix", "../i", "-iwithprefix", "nc"]
+        self.check("d/a.c inc/x.h", source="a.c", cwd="d", words=words)
+        self.check("e/f/a.c", source="a.c", cwd="e/f", words=words)
 
     def test_what_the_compiler_names(self):
         """What no scan can see is asked of the compiler, and remembered for the source."""
@@ -4725,7 +4729,8 @@ class MemoryFileTest(HeaderCase):
         path = self.memory_file()
         whole = self.read(path)
         dice = random.Random(3)
-        damaged = [b"", b"\0" * 5000, b"x" * len(whole), whole[4:], whole + b"y", whole + whole]
+        other = distcc.pack_chunk(marshal.dumps((1, 2)), marshal.dumps(3), 0)
+        damaged = [other, b"", b"\0" * 5000, b"x" * len(whole), whole[4:], whole + b"y", whole + whole]
         damaged += [whole[:dice.randrange(len(whole))] for _ in range(40)]
         for _ in range(60):
             place = dice.randrange(len(whole))

@@ -1939,14 +1939,14 @@ class Roots:
         """Return the keys of all lookups by which some include, whatever it names, could lead to a
         file of a closure. With them the file is in the root that the compiler here would find
         first, or no file of that name is. If they are too many, nothing is certain."""
+        self.is_certain = bin(closure).count("1") * len(directories) <= MOST_SHADOWS
+        if not self.is_certain:
+            return []
         names = {}
         for path in memory.paths_in(closure):
             for base in memory.search[1]:
                 if path.startswith(base + b"/"):
                     names[path[len(base) + 1:]] = None
-        self.is_certain = len(names) * len(directories) <= MOST_SHADOWS
-        if not self.is_certain:
-            return []
         return [lookup_key(ANGLED + name, b"") for name in names] \
             + [lookup_key(QUOTED + name, directory) for directory in directories for name in names]
 

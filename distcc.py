@@ -886,8 +886,8 @@ def paths_in_pages(pages):
 
 # -------------------------------------------------------------------------------------------
 # Headers: which files a source may include
-# scan_includes find_definitions memory_directory ask_search_path open_memory HeaderMemory
-# Inputs Addition find_inputs ask_compiler
+# scan_includes find_definitions memory_directory SearchConfiguration HeaderMemory Addition Inputs
+# Roots find_inputs ask_compiler
 #
 # The compiler is not asked. A source is searched for includes without regard to conditionals;
 # each file that these lead to is searched once and remembered, in a file for each search
@@ -912,12 +912,15 @@ MOST_MEMORY_BYTES = 32 * 1024 * 1024
 MOST_MEMORIES = 256                     # files in the directory
 MOST_CHUNKS = 24                        # then they are made one
 MOST_RESTARTS = 5
+MEMORY_WAIT_S = 30.0                    # for the lock; then a job does without the memory
+MOST_SHADOWS = 8192                     # lookups for the sake of includes that none can resolve
 SETTLED_NS = 2 * 1000 * 1000 * 1000     # a directory that has not changed for so long is at rest
 
 # What a scan finds begins with one of these, and goes on with the name.
 QUOTED, ANGLED, NEXT = b'"', b"<", b">" # NEXT: #include_next, with either kind of quotes
 MACRO = b"$"                            # the name is that of a macro
 ASSEMBLED = b"%"                        # .include and .incbin: looked for by the assembler
+UNCERTAIN = b"?"                        # what a macro may stand for, and a scan cannot tell
 EXTRA = b"M"                            # what the compiler itself named for a source
 PRECOMPILED = b".gch"
 BLANK = b" \t\v\f\r"
@@ -1041,23 +1044,32 @@ def add_assembled(text, at, found):
 
 def find_definitions(text, names):
     """Return {name: set of what it may stand for in an #include}, for the macros in `names` that
-    text defines: form byte + name, as scan_includes has it."""
+    text defines: form byte + name, as scan_includes has it, and UNCERTAIN if that is not all."""
     text = without_splices(text)
     found = {}
     for name in names:
         at = text.find(name)
         while at >= 0:
-            end = at + len(name)
             line = text[beginning_of_line(text, at):at].strip(BLANK)
             if line.endswith(b"define") and line.startswith(DIRECTIVE_MARKS) \
                     and word_at(text, at) == name:
-                values = {}
-                end = text.find(b")", end) + 1 if text[end:end + 1] == b"(" else end
-                if text[end:end + 1] in (b" ", b"\t", b"/"):
-                    add_name(text, skip_blanks(text, end), False, values)
-                found.setdefault(name, set()).update(values)
-            at = text.find(name, end)
+                found.setdefault(name, set()).update(values_at(text, at + len(name)))
+            at = text.find(name, at + len(name))
     return found
+
+
+def values_at(text, at):
+    """Return what a macro may stand for whose name ends before text[at]."""
+    has_parameters = text[at:at + 1] == b"(" and text[at + 1:at + 2] != b")"
+    if text[at:at + 1] == b"(":
+        at = text.find(b")", at) + 1
+    at = skip_blanks(text, at)
+    values = {}
+    add_name(text, at, False, values)
+    is_plain = all(value[:1] != ANGLED for value in values)     # macros count between < and >
+    if has_parameters or not is_plain or not values and text[at:at + 1].strip():
+        values[UNCERTAIN] = None
+    return values
 
 
 def memory_directory(environment):
@@ -1114,12 +1126,15 @@ class SearchConfiguration:
 
 def canonical_words(words, lister):
     """Yield option words with the directories that they name made canonical: equal for commands
-    that run in several directories but search the same ones."""
+    that run in several directories but search the same ones. The working directory joins them if
+    some other word may depend on it."""
     words = iter(words)
     for word in words:
         option = next((option for option in DIRECTORY_OPTIONS if word.startswith(option)), None)
         if option is None:
             yield word
+            if word[:1] != "-" or word.startswith("-i") or "/" in word:
+                yield fsdecode(lister.cwd)
             continue
         directory = word[len(option):] or next(words, "")
         yield option
@@ -1185,10 +1200,10 @@ class HeaderMemory:
     search: None or (number of directories for quotes alone, directories, closure of what must
     stay as it is for that); pages: {index: marshal of (digest, entries, signatures, checksums of
     what was scanned)}; lookups: {key: closure} of what sources include; watches: {record of a
-    directory: names missed there, each ended by a zero byte}; macros: {name: (what it may
-    stand for, directories of the files that include it)}; assembled: {name that the assembler
-    looks for, from any working directory: None}; old_nodes: marshals of {node: closure}. A closure
-    is stored as bytes, lowest first."""
+    directory: names missed there, each ended by a zero byte}; late: {include: tuple of
+    (record of the file that has it, directory of that)} for what depends on macros or the working
+    directory, and so on the job; values: {macro: tuple of what it may stand for}; old_nodes:
+    marshals of {node: closure}. A closure is stored as bytes, lowest first."""
 
     def __init__(self, directory, configuration):
         """directory: private, as text, or None for a memory that is not kept."""
@@ -1200,7 +1215,7 @@ class HeaderMemory:
         """Become empty."""
         self.search = None
         self.pages, self.lookups, self.watches = {}, {}, {}
-        self.macros, self.assembled = {}, {}
+        self.late, self.values = {}, {}
         self.old_nodes = []
         self.chunks = self.valid_bytes = 0
 
@@ -1213,7 +1228,7 @@ class HeaderMemory:
             return
         try:
             size = posix.fstat(descriptor).st_size
-            data = read_to_end(descriptor, size) if size <= MOST_MEMORY_BYTES else b""
+            data = memoryview(read_to_end(descriptor, size) if size <= MOST_MEMORY_BYTES else b"")
         except OSError:
             return
         finally:
@@ -1227,12 +1242,15 @@ class HeaderMemory:
         if hot is None:
             return False
         import marshal
-        search, pages, lookups, watches, macros, assembled = marshal.loads(hot)
+        try:
+            search, pages, lookups, watches, late, values = marshal.loads(hot)
+        except (ValueError, TypeError, EOFError):       # whole, but by another version
+            return False
         self.search = search or self.search
         self.pages.update(pages)
         self.lookups.update(lookups)
-        self.macros.update(macros)
-        self.assembled.update(assembled)
+        self.late.update(late)
+        self.values.update(values)
         for record, names in watches.items():
             self.watches[record] = self.watches.get(record, b"") + names
         self.old_nodes.append(cold)
@@ -1240,22 +1258,39 @@ class HeaderMemory:
         self.valid_bytes += CHUNK_HEADER_BYTES + len(hot) + len(cold)
         return True
 
-    def closure_of(self, keys):
-        """Return the closure of some lookups; None if one of them is not known."""
+    def closure_of(self, roots):
+        """Return (closure of a job, keys of lookups that are not known). roots: Roots."""
         if not self.search:
-            return None
+            return 0, roots.keys
         closure = int.from_bytes(self.search[2], "little")
-        for key in keys:
-            found = self.lookups.get(key)
-            if found is None:
-                return None
-            closure |= int.from_bytes(found, "little")
-        return closure
+        unknown = []
+        done = set()
+        keys = roots.keys + [key for key in roots.extras if key in self.lookups]
+        while keys:
+            for key in keys:
+                found = self.lookups.get(key)
+                if found is None:
+                    unknown.append(key)
+                else:
+                    closure |= int.from_bytes(found, "little")
+            if not self.late and not roots.late:
+                break
+            done.update(keys)
+            keys = [key for key in roots.late_keys(self, closure) if key not in done]
+        return closure, unknown
 
     def page(self, index):
         """Return (digest, entries, signatures, checksums) of a page."""
         import marshal
         return marshal.loads(self.pages[index])
+
+    def paths_in(self, closure):
+        """Yield the paths of the records of a closure."""
+        for index, mask in masks_of(closure):
+            fields = self.page(index)[1].split(b"\0")
+            for place in range(len(fields) // 2):
+                if mask >> place & 1:
+                    yield fields[2 * place + 1]
 
     def changes(self, closure):
         """Yield (record, path, status) of what is not as it was: status is None for what the
@@ -1268,17 +1303,17 @@ class HeaderMemory:
             for place in range(len(signatures)):
                 if mask >> place & 1:
                     head, path = fields[2 * place], fields[2 * place + 1]
+                    record = PAGE_ENTRIES * index + place
                     try:
                         if head[0] == 115:                                      # "s": a link
                             if posix.readlink(path) != head[1:]:
-                                yield 0, path, None
+                                yield record, path, None
                             continue
                         status = posix.lstat(path)
                     except OSError:
-                        yield 0, path, None
+                        yield record, path, None
                         continue
                     if signature_of(status) != signatures[place]:
-                        record = PAGE_ENTRIES * index + place
                         if head[0] == 100 and self.has_appeared(record, path):  # "d"
                             status = None
                         yield record, path, status
@@ -1293,61 +1328,46 @@ class HeaderMemory:
                 return True
         return False
 
-    def recall(self, list_keys):
-        """Return the Inputs of a job if all is known and as it was; else None.
-
-        list_keys: function that gives the keys of its lookups, by what is known of macros."""
-        closure = self.closure_of(list_keys())
-        if closure is None:
+    def recall(self, roots):
+        """Return the Inputs of a job if all is known and as it was; else None. roots: Roots."""
+        closure, unknown = self.closure_of(roots)
+        if unknown:
             return None
         import time
         for _, _, status in self.changes(closure):
             if status is None or not stat.S_ISDIR(status.st_mode) \
                     or abs(time.time_ns() - status.st_mtime_ns) > SETTLED_NS:
                 return None
-        return Inputs(self, closure)
+        return Inputs(self, closure, roots.is_certain)
 
-    def learn(self, list_keys, extras=None):
+    def learn(self, roots, extras=()):
         """Return the Inputs of a job; what is new or has changed is remembered.
 
-        list_keys: see recall; extras: {key of a source: names that the compiler itself gave}.
+        roots: Roots; extras: (key of a source, names that the compiler itself gave) or nothing.
         Raises OSError."""
         lock = open_memory_lock(self.path)
-        fresh = set()
         try:
             self.load()
-            for attempt in range(MOST_RESTARTS):
+            for _ in range(MOST_RESTARTS):
                 addition = Addition(self)
                 try:
-                    closure = addition.learn(list_keys(), extras or {})
+                    closure = addition.learn(roots, extras)
                     addition.renew(closure)
                 except Outdated:
-                    self.begin_anew()
+                    self.forget()
                     continue
-                if addition.is_incomplete and attempt + 1 < MOST_RESTARTS:
-                    self.begin_anew()
-                    continue
-                self.save(*addition.commit())
-                fresh |= addition.fresh
-                closure = self.closure_of(list_keys())
-                if closure is not None:         # there may be more keys than before
-                    return Inputs(self, closure, fresh)
+                parts = addition.commit()
+                if lock >= 0:
+                    self.save(*parts)
+                return Inputs(self, closure, roots.is_certain, addition.fresh)
         finally:
             if lock >= 0:
                 posix.close(lock)
         raise OSError(None, "the headers change all the time")
 
-    def begin_anew(self):
-        """Forget all but what changes the meaning of includes."""
-        macros, assembled = self.macros, self.assembled
-        self.forget()
-        self.macros, self.assembled = macros, assembled
-
     def save(self, hot, cold):
         """Append a chunk of these parts to the file, or write it anew; troubles are no matter,
         for then the next job adds it again."""
-        if not self.path:
-            return
         try:
             size = mode_at(self.path) and posix.stat(self.path).st_size
             if size == self.valid_bytes and 0 < self.chunks < MOST_CHUNKS:
@@ -1381,8 +1401,8 @@ class HeaderMemory:
         nodes = {}
         for part in self.old_nodes:
             nodes.update(marshal.loads(part))
-        return marshal.dumps((self.search, self.pages, self.lookups, self.watches, self.macros,
-                              self.assembled), 2), marshal.dumps(nodes, 2)
+        return marshal.dumps((self.search, self.pages, self.lookups, self.watches, self.late,
+                              self.values), 2), marshal.dumps(nodes, 2)
 
 
 def prune_memories(directory):
@@ -1400,17 +1420,36 @@ def prune_memories(directory):
 
 def open_memory_lock(path):
     """Return a descriptor that holds the lock of a memory, once it is free; -1 if there can be
-    none."""
+    none, or if it is not free for long: who holds it may have been stopped."""
     if not path:
         return -1
+    descriptor = -1
     try:
         descriptor = posix.open(path + ".lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW,
                                 0o600)
-    except OSError as error:
-        debug("the memory of headers is not kept: %s" % error.strerror)
+        wait_for_lock(descriptor, MEMORY_WAIT_S)
+        return descriptor
+    except (OSError, WaitedLongEnough) as error:
+        debug("the memory of headers is not kept: %s" % (error or "its lock is held for long"))
+        if descriptor >= 0:
+            posix.close(descriptor)
         return -1
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor
+
+
+def wait_for_lock(descriptor, seconds):
+    """Lock a file; raises WaitedLongEnough, or OSError where there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+    previous = _signal.signal(_signal.SIGALRM, on_alarm)
+    try:
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finally:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, previous)
 
 
 def masks_of(closure):
@@ -1423,6 +1462,7 @@ def masks_of(closure):
 
 
 # A chunk: magic, its offset in the file, then for each of its two parts length and CRC; the parts.
+# The magic changes with the layout of what is in there.
 CHUNK_MAGIC = b"dcchead1"
 CHUNK_HEADER_BYTES = 28
 
@@ -1435,11 +1475,12 @@ def pack_chunk(hot, cold, offset):
 
 
 def unpack_chunk(data, offset):
-    """Return (hot, cold) of the chunk at offset; (None, b"") if none is there, or not whole."""
+    """Return (hot, cold), parts of the memoryview data, of the chunk at offset; (None, None) if
+    none is there, or not whole."""
     import zlib
     header = data[offset:offset + CHUNK_HEADER_BYTES]
     if len(header) < CHUNK_HEADER_BYTES or header[:8] != CHUNK_MAGIC:
-        return None, b""
+        return None, None
     own_offset, hot_bytes, hot_sum, cold_bytes, cold_sum = [
         int.from_bytes(header[start:start + 4], "little") for start in range(8, 28, 4)]
     middle = offset + CHUNK_HEADER_BYTES + hot_bytes
@@ -1447,7 +1488,7 @@ def unpack_chunk(data, offset):
     cold = data[middle:middle + cold_bytes]
     whole = own_offset == offset and len(cold) == cold_bytes and zlib.crc32(hot) == hot_sum \
         and zlib.crc32(cold) == cold_sum
-    return (hot, cold) if whole else (None, b"")
+    return (hot, cold) if whole else (None, None)
 
 
 def closure_bytes(closure):
@@ -1459,8 +1500,8 @@ class Addition:
     """What one job adds to a memory while it holds the lock.
 
     page_lists: {index: [entries, signatures, checksums] as lists} of pages read or changed;
-    changed: indexes of those changed; fresh: digests of those whose entries are others now;
-    numbers: {canonical path: record}."""
+    changed: indexes of those changed, until they are put into the memory; fresh: digests of those
+    whose entries are others now; numbers: {canonical path: record}."""
 
     def __init__(self, memory):
         """memory: HeaderMemory, just loaded."""
@@ -1468,20 +1509,20 @@ class Addition:
         self.memory = memory
         self.known = {}                 # as trace_path has it; False for what is missing
         self.page_lists, self.numbers = {}, {}
-        self.changed, self.fresh = set(), set()
-        self.nodes = {}                 # {node: closure} before this addition, as bytes
+        self.changed, self.put, self.fresh = set(), set(), set()
+        self.nodes = {}                 # {node: closure as bytes}, of all that are complete
         for part in memory.old_nodes:
             self.nodes.update(marshal.loads(part))
         for index in memory.pages:
             _, entries, _, _ = memory.page(index)
             for place, path in enumerate(entries.split(b"\0")[1::2]):
                 self.numbers[path] = PAGE_ENTRIES * index + place
+        self.first_new = len(self.numbers)      # records from here on are new
         self.scans = {}                 # {record: what the file includes} of files read here
         self.watched = {}               # {record of a directory: set of names missed there}
         self.queue = []                 # new nodes to be expanded: (node, path, place)
-        self.is_incomplete = False      # a macro stands for more than was known
         self.found = {}                 # {(directory, include, place in the path): lookup}
-        self.new_lookups, self.new_watches = {}, {}
+        self.new_nodes, self.new_lookups, self.new_watches = {}, {}, {}
         self.edges = {}                 # {new node: [closure so far, nodes that it includes]}
 
     # Records
@@ -1544,7 +1585,7 @@ class Addition:
     def examine(self, path):
         """Read a file; return its entry, its signature and what it includes. Raises OSError."""
         content, status = read_settled(path)
-        self.note_definitions(content)
+        self.note_definitions(content, self.memory.values)
         entry = pack_file(path, b"-", digest_of(content), status.st_size, status)
         is_compiled = PRECOMPILED in path or path.endswith(b".pch")
         return entry, settled_signature(status), () if is_compiled else scan_includes(content)
@@ -1572,25 +1613,27 @@ class Addition:
 
     # Macros that name files
 
-    def note_definitions(self, text):
-        """Look for definitions of the macros that some #include names. What is new changes
-        closures that are known already."""
-        macros = self.memory.macros
-        for name, values in find_definitions(text, macros).items() if macros else ():
-            known, directories = macros[name]
-            if not values <= set(known):
-                macros[name] = tuple(values.union(known)), directories
-                self.is_incomplete = True
+    def note_definitions(self, text, names):
+        """Remember what text has macros of these names stand for."""
+        values = self.memory.values
+        for name, found in find_definitions(text, names).items() if names else ():
+            values[name] = tuple(found.union(values.get(name, ())))
 
-    def values_of(self, name, directory):
-        """Return what a macro may stand for, as far as that is known; note who wants to know."""
-        if name not in self.memory.macros:
-            self.memory.macros[name] = (), ()
-            self.is_incomplete = True
-        values, directories = self.memory.macros[name]
-        if directory not in directories:
-            self.memory.macros[name] = values, directories + (directory,)
-        return values
+    def search_definitions(self, names):
+        """Look for definitions of macros in all files that are known."""
+        for name in names:
+            self.memory.values.setdefault(name, ())
+        for path in self.numbers if names else ():
+            try:
+                self.note_definitions(read_settled(path)[0], names)
+            except OSError:                     # a directory
+                pass
+
+    def defer(self, include, record, directory):
+        """Remember an include that means something else for each job."""
+        users = self.memory.late.get(include, ())
+        if (record, directory) not in users:
+            self.memory.late[include] = users + ((record, directory),)
 
     # Lookups: an include, the directory of the file that has it, and the place of that file.
     #
@@ -1669,9 +1712,9 @@ class Addition:
         directory = parent_of(node)
         closure = 1 << record
         children = []
-        for include in self.resolved(self.includes_of(record, end), directory):
-            if include[:1] == ASSEMBLED:        # depends on the job's working directory
-                self.memory.assembled[include[1:]] = None
+        for include in self.includes_of(record, end):
+            if include[:1] in (ASSEMBLED, MACRO):
+                self.defer(include, record, directory)
                 continue
             remembered = include[:1] == ANGLED \
                 and self.memory.lookups.get(lookup_key(include, directory))
@@ -1687,22 +1730,6 @@ class Addition:
                     children.append(child)
         self.edges[node] = [closure, children]
 
-    def resolved(self, includes, directory):
-        """Return includes with those that name macros replaced by what these may stand for.
-
-        directory: of the file that has them."""
-        if not any(include[:1] == MACRO for include in includes):
-            return includes
-        result = dict.fromkeys(includes)
-        names = [include[1:] for include in includes if include[:1] == MACRO]
-        while names:
-            for value in self.values_of(names.pop(), directory):
-                if value not in result:
-                    result[value] = None
-                    if value[:1] == MACRO:
-                        names.append(value[1:])
-        return [include for include in result if include[:1] != MACRO]
-
     def close_nodes(self):
         """Give each new node the closures of the nodes that it leads to. Those that include each
         other end with the same one."""
@@ -1717,39 +1744,46 @@ class Addition:
                 if closure != edge[0]:
                     edge[0] = closure
                     is_growing = True
+        closed = {node: closure_bytes(edge[0]) for node, edge in self.edges.items()}
+        self.nodes.update(closed)
+        self.new_nodes.update(closed)
+        self.edges.clear()
 
-    def learn(self, keys, extras):
-        """Make the lookups of a source known; return its closure. extras: see HeaderMemory.learn.
+    def learn(self, roots, extras):
+        """Make all lookups of a job known; return its closure. extras: see HeaderMemory.learn.
 
         Raises Outdated, OSError."""
         if not self.memory.search:
             self.learn_search_path()
+        for key, names in extras:
+            self.answer({key: [(QUOTED + name, self.memory.configuration.cwd) for name in names]})
+        while True:
+            self.put_pages()
+            closure, unknown = self.memory.closure_of(roots)
+            if not unknown:
+                return closure
+            self.answer({key: [tuple(key.split(b"\0"))] for key in unknown})
+
+    def answer(self, questions):
+        """Make lookups known. questions: {key: list of (include, directory) that it stands for}"""
         led = {}
-        for key in keys:
-            if key in extras or key not in self.memory.lookups:
-                include, _, directory = key.partition(b"\0")
-                if include[:1] == EXTRA:
-                    directory = self.memory.configuration.cwd
-                    includes = [QUOTED + name for name in extras.get(key, ())]
-                else:
-                    includes = self.resolved((include,), directory)
-                led[key] = [self.look_up(wanted, directory, -1) for wanted in includes]
+        macros = []
+        for key, includes in questions.items():
+            if key[:1] == MACRO:
+                macros.append(includes[0][0][1:])
+                includes = ()
+            led[key] = [self.look_up(include, directory, -1) for include, directory in includes]
         for node, end, place in self.queue:     # which grows meanwhile
             self.expand(node, end, place)
+        self.queue.clear()
         self.close_nodes()
+        self.search_definitions(macros)
         for key, results in led.items():
             closure = 0
             for own, node in results:
-                closure |= own | self.node_closure(node)
+                closure |= own | (int.from_bytes(self.nodes[node], "little") if node else 0)
             self.new_lookups[key] = closure_bytes(closure)
         self.memory.lookups.update(self.new_lookups)
-        return self.memory.closure_of(keys)
-
-    def node_closure(self, node):
-        """Return the closure of a node, 0 for None."""
-        if node in self.edges:
-            return self.edges[node][0]
-        return int.from_bytes(self.nodes[node], "little") if node else 0
 
     def learn_search_path(self):
         """Ask the compiler where it looks. What it passes over because it is missing is watched;
@@ -1770,6 +1804,8 @@ class Addition:
         """Read again what of a closure has changed since the memory was written. Raises Outdated
         if the memory cannot outlive that."""
         for record, path, status in self.memory.changes(closure):
+            if record >= self.first_new:        # read just now
+                continue
             if status is None:
                 raise Outdated
             index, place = divmod(record, PAGE_ENTRIES)
@@ -1789,27 +1825,33 @@ class Addition:
 
     # The end
 
-    def commit(self):
-        """Make what was added part of the memory; return it as the parts of a chunk."""
+    def put_pages(self):
+        """Make the changed pages part of the memory."""
         import marshal
         memory = self.memory
-        pages = {}
         for index in self.changed:
             entries, signatures, checksums = self.page_lists[index]
             content = b"".join(entries)
             digest = digest_of(content)
             if index not in memory.pages or digest != memory.page(index)[0]:
                 self.fresh.add(digest)
-            pages[index] = marshal.dumps((digest, content, tuple(signatures), tuple(checksums)),
-                                         2)
-        memory.pages.update(pages)
+            memory.pages[index] = marshal.dumps((digest, content, tuple(signatures),
+                                                 tuple(checksums)), 2)
+        self.put.update(self.changed)
+        self.changed.clear()
+
+    def commit(self):
+        """Make what was added part of the memory; return it as the parts of a chunk."""
+        import marshal
+        self.put_pages()
+        memory = self.memory
+        pages = {index: memory.pages[index] for index in self.put}
         for record, names in self.new_watches.items():
             memory.watches[record] = memory.watches.get(record, b"") + names
-        nodes = marshal.dumps({node: closure_bytes(edge[0])
-                               for node, edge in self.edges.items()}, 2)
+        nodes = marshal.dumps(self.new_nodes, 2)
         memory.old_nodes.append(nodes)
         return marshal.dumps((memory.search, pages, self.new_lookups, self.new_watches,
-                              memory.macros, memory.assembled), 2), nodes
+                              memory.late, memory.values), 2), nodes
 
 
 def variants_of(include, place):
@@ -1836,10 +1878,12 @@ class Inputs:
     """The headers of a job.
 
     references: list of (digest of a page, mask); pages: {digest: content} of these pages; fresh:
-    digests of the pages that no volunteer can have, because this job made them."""
+    digests of the pages that no volunteer can have, because this job made them; is_certain:
+    whether nothing but a missing file can come of what a scan did not see."""
 
-    def __init__(self, memory, closure, made=()):
+    def __init__(self, memory, closure, is_certain, made=()):
         """made: digests of pages that are new."""
+        self.is_certain = is_certain
         self.references, self.pages, self.fresh = [], {}, []
         self.paths = None
         for index, mask in masks_of(closure):
@@ -1861,37 +1905,87 @@ def lookup_key(include, directory):
     return include + b"\0" + (b"" if include[:1] == ANGLED else directory)
 
 
-def keys_of_source(memory, directory, cwd, text, definitions):
-    """Return the keys of what a source includes, first those of a precompiled header.
+class Roots:
+    """Where the list of a job begins.
 
-    directory: the canonical one that the source is in, as the compiler names it; definitions:
-    (macro, text) of -D."""
-    scan = scan_includes(text)
-    includes = dict.fromkeys(scan)
-    for include in scan:
-        if include[:1] == NEXT:                 # in a source it is a plain include
-            includes[QUOTED + include[1:]] = includes[ANGLED + include[1:]] = None
-    if scan and scan[0][:1] in (QUOTED, ANGLED):
-        includes[scan[0] + PRECOMPILED] = None
-    own_macros = [include[1:] for include in scan if include[:1] == MACRO]
-    keys = {lookup_key(include, cwd if include[:1] == ASSEMBLED else directory): None
-            for include in includes if include[:1] != NEXT}
-    macros = set(own_macros).union(memory.macros)
-    for name, values in definitions_of_job(text, definitions, macros):
-        places = memory.macros.get(name, ((), ()))[1] + (directory,)
-        keys.update((lookup_key(value, place), None) for value in values for place in places)
-    return keys
+    keys: of lookups; extras: keys of its sources, for what the compiler named for them; late: list
+    of (include, directory) for includes of the sources that depend on macros."""
 
+    def __init__(self, cwd, texts=(), definitions=()):
+        """texts: of the sources; definitions: (name, value) of -D, as bytes."""
+        self.cwd = cwd
+        self.keys, self.extras, self.late = [], [], []
+        self.is_certain = True
+        self.texts = list(texts) + [b"".join(b"#define %s %s\n" % pair for pair in definitions)]
+        self.own_values = {}            # {macro: what it may stand for by texts}
 
-def definitions_of_job(text, definitions, macros):
-    """Yield (name, what it may stand for) for those of some macros that a source or -D defines."""
-    if macros:
-        yield from find_definitions(text, macros).items()
-    for name, value in definitions:
-        if name in macros:
-            values = {}
-            add_name(value, 0, False, values)
-            yield name, values
+    def add_forced(self, name):
+        """Add a file that -include names, or a precompiled header in its place."""
+        for suffix in (PRECOMPILED, b".pch", b""):
+            self.keys.append(lookup_key(QUOTED + name + suffix, self.cwd))
+
+    def add_source(self, path, directory, text):
+        """Add what a source includes. path: canonical; directory: as the compiler names it."""
+        scan = scan_includes(text)
+        if scan and scan[0][:1] in (QUOTED, ANGLED):
+            self.keys.append(lookup_key(scan[0] + PRECOMPILED, directory))
+        for include in scan:
+            form, name = include[:1], include[1:]
+            if form == MACRO:
+                self.late.append((include, directory))
+            elif form == NEXT:                  # in a source it is a plain include
+                self.keys += [lookup_key(QUOTED + name, directory),
+                              lookup_key(ANGLED + name, directory)]
+            else:
+                self.keys.append(lookup_key(include,
+                                            self.cwd if form == ASSEMBLED else directory))
+        self.extras.append(EXTRA + path + b"\0")
+
+    def values_of(self, memory, name):
+        """Return the set of what a macro may stand for in this job."""
+        if name not in self.own_values:
+            values = set()
+            for text in self.texts:
+                values.update(find_definitions(text, (name,)).get(name, ()))
+            self.own_values[name] = values
+        return self.own_values[name].union(memory.values.get(name, ()))
+
+    def late_keys(self, memory, closure):
+        """Return the keys of what includes lead to that depend on macros or the working directory,
+        for the sources and all files of a closure."""
+        users = list(self.late)
+        for include, places in memory.late.items():
+            users += [(include, directory) for record, directory in places
+                      if closure >> record & 1]
+        keys = {}
+        uncertain = {}                  # directories of includes that no scan can resolve
+        while users:
+            include, directory = users.pop()
+            if include[:1] == UNCERTAIN:
+                uncertain[directory] = None
+            elif include[:1] != MACRO:
+                keys[lookup_key(include, self.cwd if include[:1] == ASSEMBLED else directory)] = 1
+            elif (include, directory) not in keys:
+                keys[include, directory] = 0    # seen, for macros may lead to each other
+                keys[lookup_key(include, b"")] = 1
+                users += [(value, directory) for value in self.values_of(memory, include[1:])]
+        result = [key for key, is_key in keys.items() if is_key]
+        return result + self.shadow_keys(memory, closure, uncertain) if uncertain else result
+
+    def shadow_keys(self, memory, closure, directories):
+        """Return the keys of all lookups by which some include, whatever it names, could lead to a
+        file of a closure. With them the file is in the root that the compiler here would find
+        first, or no file of that name is. If they are too many, nothing is certain."""
+        self.is_certain = bin(closure).count("1") * len(directories) <= MOST_SHADOWS
+        if not self.is_certain:
+            return []
+        names = {}
+        for path in memory.paths_in(closure):
+            for base in memory.search[1]:
+                if path.startswith(base + b"/"):
+                    names[path[len(base) + 1:]] = None
+        return [lookup_key(ANGLED + name, b"") for name in names] \
+            + [lookup_key(QUOTED + name, directory) for directory in directories for name in names]
 
 
 def find_inputs(memory, lister, sources, forced=(), definitions=()):
@@ -1899,25 +1993,13 @@ def find_inputs(memory, lister, sources, forced=(), definitions=()):
 
     sources: list of (path, text) as bytes; forced: names that -include and -imacros give;
     definitions: (name, value) of -D, as bytes. Raises OSError if that cannot be found out."""
-    cwd = lister.cwd
-    places = [(lister.follow(path[:path.rfind(b"/") + 1]), lister.follow(path))
-              for path, _ in sources]
-
-    def list_keys():
-        keys = {ANGLED + b"stdc-predef.h\0": None}
-        for name in forced:
-            for suffix in (PRECOMPILED, b".pch", b""):
-                keys[lookup_key(QUOTED + name + suffix, cwd)] = None
-        for name in memory.assembled:
-            keys[lookup_key(ASSEMBLED + name, cwd)] = None
-        for (_, text), (directory, path) in zip(sources, places):
-            keys.update(keys_of_source(memory, directory, cwd, text, definitions))
-            extra = EXTRA + path + b"\0"
-            if extra in memory.lookups:
-                keys[extra] = None
-        return keys
-
-    return memory.recall(list_keys) or memory.learn(list_keys)
+    roots = Roots(lister.cwd, [text for _, text in sources], definitions)
+    roots.keys.append(ANGLED + b"stdc-predef.h\0")      # which gcc includes unasked
+    for name in forced:
+        roots.add_forced(name)
+    for path, text in sources:
+        roots.add_source(lister.follow(path), lister.follow(path[:path.rfind(b"/") + 1]), text)
+    return memory.recall(roots) or memory.learn(roots)
 
 
 def ask_compiler(memory, lister, words, source):
@@ -1934,7 +2016,7 @@ def ask_compiler(memory, lister, words, source):
         return False
     key = EXTRA + lister.follow(source) + b"\0"
     names = [name for name in names_of_rule(rule) if name != source]    # it is no header
-    memory.learn(lambda: [key], {key: names})
+    memory.learn(Roots(lister.cwd), [(key, names)])
     return True
 
 

@@ -19,6 +19,7 @@ import functools
 import importlib.util
 import io
 import itertools
+import marshal
 import os
 import platform
 import pty
@@ -4455,12 +4456,14 @@ INCLUDES = (
 
 # A text, and what find_definitions finds in it for the macros A and B.
 DEFINITIONS = (
-    ('', {}), ('#define A "x"', {'A': {'"x'}}), ('#define A <x/y>', {'A': {'<x/y'}}),
-    ('# define\tA <x>\n#  define B A', {'A': {'<x'}, 'B': {'$A'}}), ('#undef A', {}),
-    ('#define A <x>\n#define A "y"', {'A': {'<x', '"y'}}), ('#define AB <x>', {}),
-    ('#define A\n#define A/**/<x>', {'A': {'<x'}}), ('#define A() <x>', {'A': {'<x'}}),
-    ('#define A \\\n <x>', {'A': {'<x'}}), ('#define XA <x>', {}), ('define A <x>', {}),
-    ('#define C A <x>', {}), ('#define A 1', {'A': set()}))
+    ('', {}), ('#define A "x"', {'A': {'"x'}}), ('#define A <x/y>', {'A': {'<x/y', '?'}}),
+    ('# define\tA "x"\n#  define B A', {'A': {'"x'}, 'B': {'$A'}}), ('#undef A', {}),
+    ('#define A "x"\n#define A "y"', {'A': {'"x', '"y'}}), ('#define AB <x>', {}),
+    ('#define A\n#define A/**/"x"', {'A': {'"x'}}), ('#define A() "x"', {'A': {'"x'}}),
+    ('#define A \\\n "x"', {'A': {'"x'}}), ('#define XA <x>', {}), ('define A <x>', {}),
+    ('#define C A <x>', {}), ('#define A 1', {'A': {'?'}}), ('#define A', {'A': set()}),
+    ('#define A(x) #x', {'A': {'?'}}), ('#define A B(x)', {'A': {'$B'}}),
+    ('#define A(x) B', {'A': {'$B', '?'}}), ('#define A x ## y', {'A': {'?'}}))
 
 
 class IncludeScanTest(unittest.TestCase):
@@ -4734,6 +4737,22 @@ class ClosureTest(HeaderCase):
         self.check("a.c d/1.h d/3.h d/4.h d/m.h d/n.h d/5.h", words=words,
                    definitions=[(b"FIVE", b'"5.h"')])
 
+    def test_what_no_scan_can_resolve(self):
+        """If a name is put together by macros, the file that it leads to here goes along wherever
+        another one does that it might lead to instead."""
+        self.write("i/x.h", "")
+        self.write("j/x.h", "")
+        self.write("j/y.h", '#include "x.h"\n')
+        self.write("j/z.h", "#define S(x) T(x)\n#define T(x) #x\n#include S(x.h)\n")
+        self.write("a.c", '#include "j/y.h"\n')
+        self.write("b.c", '#include "j/y.h"\n#define A <x.h>\n#include A\n')
+        self.write("k/c.c", '#include "../j/y.h"\n#include "../j/z.h"\n')
+        words = ["-nostdinc", "-Ii", "-Ij"]
+        self.check("a.c j/x.h j/y.h", words=words)
+        self.check("b.c i/x.h j/x.h j/y.h", source="b.c", words=words)
+        self.check("k/c.c i/x.h j/x.h j/y.h j/z.h", source="k/c.c", words=words)
+        self.assertTrue(self.find("k/c.c", words=words)[1].is_certain)
+
     def test_forced(self):
         """-include looks in the working directory first, then where quotes look."""
         self.write("d/a.c", "")
@@ -4790,6 +4809,9 @@ class ClosureTest(HeaderCase):
                              words=["-nostdinc", "-I../../inc"])
         self.assertEqual(entries[os.fsencode(self.path("e"))], b"d")
         self.assertEqual(len([name for name in os.listdir(self.memories) if len(name) == 64]), 1)
+        words = ["-nostdinc", "-iprefix", "../i", "-iwithprefix", "nc"]
+        self.check("d/a.c inc/x.h", source="a.c", cwd="d", words=words)
+        self.check("e/f/a.c", source="a.c", cwd="e/f", words=words)
 
     def test_what_the_compiler_names(self):
         """What no scan can see is asked of the compiler, and remembered for the source."""
@@ -5094,7 +5116,8 @@ class MemoryFileTest(HeaderCase):
         path = self.memory_file()
         whole = self.read(path)
         dice = random.Random(3)
-        damaged = [b"", b"\0" * 5000, b"x" * len(whole), whole[4:], whole + b"y", whole + whole]
+        other = distcc.pack_chunk(marshal.dumps((1, 2)), marshal.dumps(3), 0)
+        damaged = [other, b"", b"\0" * 5000, b"x" * len(whole), whole[4:], whole + b"y", whole + whole]
         damaged += [whole[:dice.randrange(len(whole))] for _ in range(40)]
         for _ in range(60):
             place = dice.randrange(len(whole))
@@ -5162,6 +5185,26 @@ class MemoryFileTest(HeaderCase):
         self.assertLess(len(left), 2 * distcc.MOST_MEMORIES)
         self.assertIn("%064d" % distcc.MOST_MEMORIES, left)
         self.assertNotIn("%064d" % 0, left)
+
+    def test_lock_held(self):
+        """If whoever holds the lock does not let go, a job does without; nothing is written."""
+        self.write("a.c", '#include "a.h"\n')
+        self.write("a.h", "")
+        self.find()
+        path = self.memory_file()
+        before = self.read(path)
+        self.write("b.c", '#include "a.h"\n')
+        patience_s = distcc.MEMORY_WAIT_S
+        distcc.MEMORY_WAIT_S = 0.05
+        try:
+            with open(path + ".lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self.assertEqual(self.names_of(self.find("b.c")[0]), ["a.h", "b.c"])
+        finally:
+            distcc.MEMORY_WAIT_S = patience_s
+        self.assertEqual(self.read(path), before)
+        self.find("b.c")
+        self.assertTrue(self.read(path).startswith(before))
 
     def test_no_directory(self):
         """Without a place for it, each job finds out everything by itself."""

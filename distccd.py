@@ -1365,6 +1365,7 @@ def language_of(source, compiler):
 #   claims                                who fetches what, by byte locks
 #   own                                   digests of this machine's own files
 #   filled                                bytes stored since the store was last cut
+#   boot                                  which run of this machine's kernel wrote all this
 # MODE is x or -. N tells files apart that are equal but different ones on the client.
 STORE_FORMAT = "1"
 CUT_AFTER = 1 / 16                      # the store is cut when so much of its size has come anew,
@@ -1498,13 +1499,9 @@ class Store:
         tree holds on to would free nothing."""
         self.remove_idle_trees()
         files = []
-        for folder in (b"plain", b"code", b"pages"):
-            for shard in os.listdir(os.path.join(self.path, folder)):
-                with os.scandir(os.path.join(self.path, folder, shard)) as entries:
-                    for entry in entries:
-                        facts = entry.stat(follow_symlinks=False)
-                        files.append((facts.st_nlink > 1, facts.st_ctime_ns,
-                                      facts.st_size + 4096, entry.path))
+        for entry in self.entries():
+            facts = entry.stat(follow_symlinks=False)
+            files.append((facts.st_nlink > 1, facts.st_ctime_ns, facts.st_size + 4096, entry.path))
         total = sum(size for _, _, size, _ in files)
         if total <= self.limit_bytes:
             return
@@ -1525,6 +1522,40 @@ class Store:
                     sweep_one(self.path + b"/jobs/" + name, 0 if pid is not None else STALE_JOB_S)
         except OSError as error:
             log("error", "cannot clean the cache directory: %s" % error)
+
+    def check_after_boot(self):
+        """Since this machine was started anew: remove what a crash may have spoiled, which is
+        files whose contents had not reached the disk. Raises OSError.
+
+        File systems then show them empty or short, which is cheap to see; pages are digested."""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", "rb") as stream:
+                boot = stream.read()
+            with open(self.path + b"/boot", "rb") as stream:
+                if stream.read() == boot:
+                    return
+        except FileNotFoundError:
+            pass
+        self.remove_idle_trees()
+        for name in (b"/own", b"/filled"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path + name)
+        for entry in self.entries():
+            good = digest_file(entry.path) == entry.name if b"-" not in entry.name \
+                else size_in_name(entry.name) == entry.stat(follow_symlinks=False).st_size
+            if not good:
+                log("notice", "removed from the store after a crash: %s" % printable(entry.name))
+                os.unlink(entry.path)
+        with open(self.path + b"/boot", "wb") as stream:
+            stream.write(boot)
+
+    def entries(self):
+        """Yield an os.DirEntry for each file that is stored."""
+        for folder in (b"plain", b"code", b"pages"):
+            for shard in os.listdir(os.path.join(self.path, folder)):
+                with os.scandir(os.path.join(self.path, folder, shard)) as entries:
+                    for entry in entries:
+                        yield entry
 
     def remove_idle_trees(self):
         """Remove the trees that were left for jobs to come: they hold on to files. Raises
@@ -1602,6 +1633,11 @@ class OwnFiles:
             os.rename(temporary, self.path)
         except OSError as error:
             log("debug", "digests are not remembered: %s" % error)
+
+
+def size_in_name(name):
+    """Return the size that a content's name in the store tells."""
+    return int(name.rpartition(b"/")[2].split(b"-")[1], 16)
 
 
 def digest_file(path):
@@ -2236,7 +2272,9 @@ def make_roots(options):
     if report != b"Y":
         raise NoRoot(os.fsdecode(report[1:]) or "the trial of a root took too long")
     try:
-        return enter_and_open(kernel, user, cache_directory, options)
+        roots = enter_and_open(kernel, user, cache_directory, options)
+        roots.store.check_after_boot()
+        return roots
     except OSError as error:
         raise NoRoot("store", error) from None
 
@@ -3347,12 +3385,15 @@ class FilesJob:
         if entry.digest in self.receiver.contents:
             return self.receiver.contents[entry.digest]
         for name in self.store.variants(entry.digest):
-            size = name[len(b"plain/ab/") - name.startswith(b"code/"):].split(b"-")[1]
-            return Content(os.path.join(self.store.path, name), int(size, 16),
-                           name.startswith(b"code/"))
-        # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
+            path = os.path.join(self.store.path, name)
+            return Content(path, size_in_name(name), begins_elf(path))
         size = int(entry.size, 16)
-        if (entry.kind != b"-" or entry.path.startswith(b"/usr/")) \
+        if entry.kind != b"-":
+            facts = self.store.own.facts_of(entry.path)
+            if facts is not None and facts[0] == entry.digest:
+                return Content(entry.path, facts[1], begins_elf(entry.path))
+        # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
+        elif entry.path.startswith(b"/usr/") \
                 and self.store.own.equals(entry.path, entry.digest, size):
             return Content(entry.path, size, begins_elf(entry.path))
         return None

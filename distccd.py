@@ -49,7 +49,6 @@ import errno
 import fcntl
 import gc
 import grp
-import hashlib
 import io
 import ipaddress
 import marshal
@@ -69,6 +68,7 @@ import sys
 import syslog
 import time
 import zlib
+from _blake2 import blake2b             # hashlib would load OpenSSL, which each fork would pay for
 
 NAME = "distccd.py"
 VERSION = "1.0"
@@ -1389,12 +1389,14 @@ def choose_cache_directory(options):
 
 def prepare_cache_directory(path, user):
     """Make the cache directory if it is not there, and give it to the user (pwd entry) that root
-    is about to become, or None. Raises OSError."""
+    is about to become, or None. Raises OSError.
+
+    An empty one of root's is as good as none: systemd and administrators make it so."""
     if not os.path.isdir(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.mkdir(path, 0o700)
-        if user is not None:
-            os.chown(path, user.pw_uid, user.pw_gid)
+    if user is not None and os.stat(path).st_uid == 0 and not os.listdir(path):
+        os.chown(path, user.pw_uid, user.pw_gid)
 
 
 class Store:
@@ -1642,7 +1644,7 @@ def size_in_name(name):
 
 def digest_file(path):
     """Return the digest of a file's content, as digest_of() does. Raises OSError."""
-    state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
+    state = blake2b(digest_size=DIGEST_DIGITS // 2)
     with open(path, "rb", buffering=0) as stream:
         while True:
             piece = stream.read(CHUNK_BYTES)
@@ -1768,7 +1770,9 @@ def enter_user_namespace(kernel, user):
     try:
         write_line("/proc/sys/user/max_user_namespaces", "0")
     except OSError as error:
-        raise NoRoot("further user namespaces cannot be forbidden", error) from None
+        # Ubuntu's AppArmor gives an ordinary user a namespace in which he may do nothing.
+        raise NoRoot("further user namespaces cannot be forbidden" if error.errno == errno.EROFS
+                     else "user namespace without rights", error) from None
 
 
 def write_line(path, text):
@@ -3070,7 +3074,7 @@ class Receiver:
     def store_content(self, digest, size, pieces):
         """Write a content to a file named after its digest. Raises WireError if that differs."""
         path = self.directory + b"/" + digest
-        state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
+        state = blake2b(digest_size=DIGEST_DIGITS // 2)
         count, start = 0, b""
         fd = os.open(path + b".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
@@ -3491,7 +3495,7 @@ def store_name(entry):
 
 def copy_digesting(old, new):
     """Copy what is left of one open file to another; return its digest."""
-    state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
+    state = blake2b(digest_size=DIGEST_DIGITS // 2)
     while True:
         piece = old.read(CHUNK_BYTES)
         if not piece:
@@ -4117,7 +4121,9 @@ def open_roots(options):
     try:
         if options.no_fork:
             raise NoRoot("--no-fork serves jobs by text alone")
-        return make_roots(options), ""
+        roots = make_roots(options)
+        log("info", "jobs by files: contents are kept in %s" % printable(roots.store.path))
+        return roots, ""
     except NoRoot as error:
         log("warning", "jobs come by text only: %s" % error)
         return None, str(error)

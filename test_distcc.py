@@ -5802,6 +5802,15 @@ class StoreTest(ProbeCase):
             answer = self.try_out(daemon, "read", "/w/link", "/etc/late.h", tree=tree)
             self.assertEqual(answer.output, b"same\nsame\n", answer)
 
+    @unittest.skipUnless(ROOT, "needs root")
+    def test_cache_directory_of_root(self):
+        """An empty directory that root made, as systemd does, is given to the daemon's user."""
+        os.mkdir(self.path("systemd"), 0o755)
+        daemon = self.daemon(env=self.settings(CACHE_DIRECTORY=self.path("systemd:/other")))
+        self.assertIn("contents are kept in " + self.path("systemd/1"), daemon.log())
+        self.assertEqual(os.stat(self.path("systemd")).st_uid, distccd.find_user(
+            argparse.Namespace(user=None)).pw_uid)
+
     def test_inetd(self):
         """A super-server's daemon does jobs by files as well."""
         cache = self.path("inetd-cache")
@@ -6279,6 +6288,8 @@ class NoRootTest(FilesCase):
         self.write("file", "")
         os.mkdir(self.path("theirs"), 0o777)
         os.chmod(self.path("theirs"), 0o777)
+        if ROOT:
+            os.chown(self.path("theirs"), 65533, -1)
         for name in ("file", "file/cache", "theirs"):
             ended = run(PYTHON + [SERVER, "--no-detach", "--log-stderr", "--port", "0",
                                   "--listen", "127.0.0.1", "--cache-dir", self.path(name)])

@@ -1661,7 +1661,7 @@ def begins_elf(path):
 
 # -------------------------------------------------------------------------------------------
 # Root: a directory tree of the client's files, and processes that see nothing else
-# NoRoot Kernel UserNamespace RootDirectory RootProcess RootCompile Roots
+# NoRoot Kernel enter_user_namespace RootDirectory RootProcess RootCompile Roots make_roots
 # -------------------------------------------------------------------------------------------
 
 # How a job is fenced in. The daemon enters a user namespace when it starts, in which it may make
@@ -2316,6 +2316,9 @@ def blame_cache_directory(options, path, error):
 # Peer recv_version recv_command recv_source send_reply send_refusal
 # -------------------------------------------------------------------------------------------
 
+LIFE_AFTER_S = 0.8 * LIFE_INTERVAL_S    # early enough: nothing here waits as long as the rest
+
+
 class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
 
@@ -2389,7 +2392,7 @@ class Peer:
     def send_life(self):
         """Tell a client by files that its job goes on, if it is time to. Raises ClientGone."""
         if self.next_life is not None and time.monotonic() >= self.next_life:
-            self.next_life = time.monotonic() + LEAST_LIFE_S
+            self.next_life = time.monotonic() + LIFE_AFTER_S
             self.send(pack_header(b"LIFE", 0))
 
     def meet_silence(self):
@@ -2924,7 +2927,7 @@ def explain_fault(error):
 
 # -------------------------------------------------------------------------------------------
 # By files: the command as it came, in a root of the client's files
-# FilesRequest recv_request Layout read_entries FilesJob send_results FilesWorker
+# recv_request Receiver Layout read_entries FilesJob check_program send_result FilesWorker
 # -------------------------------------------------------------------------------------------
 
 HEAD = re.compile(rb"f([-xl]) ([0-9a-f]{64}) (0|[1-9a-f][0-9a-f]{0,15}) (0|-?[1-9][0-9]{0,18})"
@@ -2940,7 +2943,6 @@ MOST_PAGES_BYTES = 64 * 1024 * 1024
 MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
 FETCH_WAIT_S = 20.0                     # so long a job waits for what another one fetches
 FETCH_POLL_MS = 20
-LEAST_LIFE_S = 0.8 * LIFE_INTERVAL_S    # early enough, for nothing here waits for a second
 COMPILER_TEMPORARY = re.compile(rb"/tmp/cc[A-Za-z0-9]{6}[^/]*")
 SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[0-9.]+)?")
 # What the loader of programs obeys, which is no business of a compiler.
@@ -3670,7 +3672,7 @@ class FilesWorker(Worker):
         try:
             job.recv()
             self.title = files_title(job.request.argv)
-            peer.next_life = time.monotonic() + LEAST_LIFE_S
+            peer.next_life = time.monotonic() + LIFE_AFTER_S
             job.lay_out()
             self.at_work = True
             self.note_whole()

@@ -60,6 +60,16 @@ PATIENCE_S = 60                         # longer than anything here takes on a b
 # Result run Daemon Case wait_until
 # -------------------------------------------------------------------------------------------
 
+def setUpModule():
+    """Give daemons that are started by hand a cache directory that ends with the tests."""
+    directory = tempfile.mkdtemp(prefix="distcc-test-")
+    os.chmod(directory, 0o755)
+    changed = unittest.mock.patch.dict(os.environ, CACHE_DIRECTORY=directory + "/cache")
+    changed.start()
+    unittest.addModuleCleanup(shutil.rmtree, directory, ignore_errors=True)
+    unittest.addModuleCleanup(changed.stop)
+
+
 class Result:
     """What a finished command left: status (negative: signal), stdout and stderr as bytes."""
 

@@ -4124,7 +4124,7 @@ def open_roots(options):
         if options.no_fork:
             raise NoRoot("--no-fork serves jobs by text alone")
         roots = make_roots(options)
-        log("info", "jobs by files: contents are kept in %s" % printable(roots.store.path))
+        log("debug", "jobs by files: contents are kept in %s" % printable(roots.store.path))
         return roots, ""
     except NoRoot as error:
         log("warning", "jobs come by text only: %s" % error)

@@ -49,7 +49,6 @@ import errno
 import fcntl
 import gc
 import grp
-import hashlib
 import io
 import ipaddress
 import marshal
@@ -69,6 +68,7 @@ import sys
 import syslog
 import time
 import zlib
+from _blake2 import blake2b             # hashlib would load OpenSSL, which each fork would pay for
 
 NAME = "distccd.py"
 VERSION = "1.0"
@@ -1374,6 +1374,7 @@ def language_of(source, compiler):
 #   claims                                who fetches what, by byte locks
 #   own                                   digests of this machine's own files
 #   filled                                bytes stored since the store was last cut
+#   boot                                  which run of this machine's kernel wrote all this
 # MODE is x or -. N tells files apart that are equal but different ones on the client.
 STORE_FORMAT = "1"
 CUT_AFTER = 1 / 16                      # the store is cut when so much of its size has come anew,
@@ -1397,12 +1398,14 @@ def choose_cache_directory(options):
 
 def prepare_cache_directory(path, user):
     """Make the cache directory if it is not there, and give it to the user (pwd entry) that root
-    is about to become, or None. Raises OSError."""
+    is about to become, or None. Raises OSError.
+
+    An empty one of root's is as good as none: systemd and administrators make it so."""
     if not os.path.isdir(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.mkdir(path, 0o700)
-        if user is not None:
-            os.chown(path, user.pw_uid, user.pw_gid)
+    if user is not None and os.stat(path).st_uid == 0 and not os.listdir(path):
+        os.chown(path, user.pw_uid, user.pw_gid)
 
 
 class Store:
@@ -1507,13 +1510,9 @@ class Store:
         tree holds on to would free nothing."""
         self.remove_idle_trees()
         files = []
-        for folder in (b"plain", b"code", b"pages"):
-            for shard in os.listdir(os.path.join(self.path, folder)):
-                with os.scandir(os.path.join(self.path, folder, shard)) as entries:
-                    for entry in entries:
-                        facts = entry.stat(follow_symlinks=False)
-                        files.append((facts.st_nlink > 1, facts.st_ctime_ns,
-                                      facts.st_size + 4096, entry.path))
+        for entry in self.entries():
+            facts = entry.stat(follow_symlinks=False)
+            files.append((facts.st_nlink > 1, facts.st_ctime_ns, facts.st_size + 4096, entry.path))
         total = sum(size for _, _, size, _ in files)
         if total <= self.limit_bytes:
             return
@@ -1534,6 +1533,40 @@ class Store:
                     sweep_one(self.path + b"/jobs/" + name, 0 if pid is not None else STALE_JOB_S)
         except OSError as error:
             log("error", "cannot clean the cache directory: %s" % error)
+
+    def check_after_boot(self):
+        """Since this machine was started anew: remove what a crash may have spoiled, which is
+        files whose contents had not reached the disk. Raises OSError.
+
+        File systems then show them empty or short, which is cheap to see; pages are digested."""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", "rb") as stream:
+                boot = stream.read()
+            with open(self.path + b"/boot", "rb") as stream:
+                if stream.read() == boot:
+                    return
+        except FileNotFoundError:
+            pass
+        self.remove_idle_trees()
+        for name in (b"/own", b"/filled"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path + name)
+        for entry in self.entries():
+            good = digest_file(entry.path) == entry.name if b"-" not in entry.name \
+                else size_in_name(entry.name) == entry.stat(follow_symlinks=False).st_size
+            if not good:
+                log("notice", "removed from the store after a crash: %s" % printable(entry.name))
+                os.unlink(entry.path)
+        with open(self.path + b"/boot", "wb") as stream:
+            stream.write(boot)
+
+    def entries(self):
+        """Yield an os.DirEntry for each file that is stored."""
+        for folder in (b"plain", b"code", b"pages"):
+            for shard in os.listdir(os.path.join(self.path, folder)):
+                with os.scandir(os.path.join(self.path, folder, shard)) as entries:
+                    for entry in entries:
+                        yield entry
 
     def remove_idle_trees(self):
         """Remove the trees that were left for jobs to come: they hold on to files. Raises
@@ -1613,9 +1646,14 @@ class OwnFiles:
             log("debug", "digests are not remembered: %s" % error)
 
 
+def size_in_name(name):
+    """Return the size that a content's name in the store tells."""
+    return int(name.rpartition(b"/")[2].split(b"-")[1], 16)
+
+
 def digest_file(path):
     """Return the digest of a file's content, as digest_of() does. Raises OSError."""
-    state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
+    state = blake2b(digest_size=DIGEST_DIGITS // 2)
     with open(path, "rb", buffering=0) as stream:
         while True:
             piece = stream.read(CHUNK_BYTES)
@@ -1632,7 +1670,7 @@ def begins_elf(path):
 
 # -------------------------------------------------------------------------------------------
 # Root: a directory tree of the client's files, and processes that see nothing else
-# NoRoot Kernel UserNamespace RootDirectory RootProcess RootCompile Roots
+# NoRoot Kernel enter_user_namespace RootDirectory RootProcess RootCompile Roots make_roots
 # -------------------------------------------------------------------------------------------
 
 # How a job is fenced in. The daemon enters a user namespace when it starts, in which it may make
@@ -1741,7 +1779,9 @@ def enter_user_namespace(kernel, user):
     try:
         write_line("/proc/sys/user/max_user_namespaces", "0")
     except OSError as error:
-        raise NoRoot("further user namespaces cannot be forbidden", error) from None
+        # Ubuntu's AppArmor gives an ordinary user a namespace in which he may do nothing.
+        raise NoRoot("further user namespaces cannot be forbidden" if error.errno == errno.EROFS
+                     else "user namespace without rights", error) from None
 
 
 def write_line(path, text):
@@ -2245,7 +2285,9 @@ def make_roots(options):
     if report != b"Y":
         raise NoRoot(os.fsdecode(report[1:]) or "the trial of a root took too long")
     try:
-        return enter_and_open(kernel, user, cache_directory, options)
+        roots = enter_and_open(kernel, user, cache_directory, options)
+        roots.store.check_after_boot()
+        return roots
     except OSError as error:
         raise NoRoot("store", error) from None
 
@@ -2282,6 +2324,9 @@ def blame_cache_directory(options, path, error):
 # Request and reply: what is read from the client and written to it
 # Peer recv_version recv_command recv_source send_reply send_refusal
 # -------------------------------------------------------------------------------------------
+
+LIFE_AFTER_S = 0.8 * LIFE_INTERVAL_S    # early enough: nothing here waits as long as the rest
+
 
 class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
@@ -2356,7 +2401,7 @@ class Peer:
     def send_life(self):
         """Tell a client by files that its job goes on, if it is time to. Raises ClientGone."""
         if self.next_life is not None and time.monotonic() >= self.next_life:
-            self.next_life = time.monotonic() + LEAST_LIFE_S
+            self.next_life = time.monotonic() + LIFE_AFTER_S
             self.send(pack_header(b"LIFE", 0))
 
     def meet_silence(self):
@@ -2891,7 +2936,7 @@ def explain_fault(error):
 
 # -------------------------------------------------------------------------------------------
 # By files: the command as it came, in a root of the client's files
-# FilesRequest recv_request Layout read_entries FilesJob send_results FilesWorker
+# recv_request Receiver Layout read_entries FilesJob check_program send_result FilesWorker
 # -------------------------------------------------------------------------------------------
 
 HEAD = re.compile(rb"f([-xl]) ([0-9a-f]{64}) (0|[1-9a-f][0-9a-f]{0,15}) (0|-?[1-9][0-9]{0,18})"
@@ -2907,7 +2952,6 @@ MOST_PAGES_BYTES = 64 * 1024 * 1024
 MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
 FETCH_WAIT_S = 20.0                     # so long a job waits for what another one fetches
 FETCH_POLL_MS = 20
-LEAST_LIFE_S = 0.8 * LIFE_INTERVAL_S    # early enough, for nothing here waits for a second
 COMPILER_TEMPORARY = re.compile(rb"/tmp/cc[A-Za-z0-9]{6}[^/]*")
 SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[0-9.]+)?")
 # What the loader of programs obeys, which is no business of a compiler.
@@ -3041,7 +3085,7 @@ class Receiver:
     def store_content(self, digest, size, pieces):
         """Write a content to a file named after its digest. Raises WireError if that differs."""
         path = self.directory + b"/" + digest
-        state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
+        state = blake2b(digest_size=DIGEST_DIGITS // 2)
         count, start = 0, b""
         fd = os.open(path + b".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
@@ -3359,12 +3403,15 @@ class FilesJob:
         if entry.digest in self.receiver.contents:
             return self.receiver.contents[entry.digest]
         for name in self.store.variants(entry.digest):
-            size = name[len(b"plain/ab/") - name.startswith(b"code/"):].split(b"-")[1]
-            return Content(os.path.join(self.store.path, name), int(size, 16),
-                           name.startswith(b"code/"))
-        # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
+            path = os.path.join(self.store.path, name)
+            return Content(path, size_in_name(name), begins_elf(path))
         size = int(entry.size, 16)
-        if (entry.kind != b"-" or entry.path.startswith(b"/usr/")) \
+        if entry.kind != b"-":
+            facts = self.store.own.facts_of(entry.path)
+            if facts is not None and facts[0] == entry.digest:
+                return Content(entry.path, facts[1], begins_elf(entry.path))
+        # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
+        elif entry.path.startswith(b"/usr/") \
                 and self.store.own.equals(entry.path, entry.digest, size):
             return Content(entry.path, size, begins_elf(entry.path))
         return None
@@ -3462,7 +3509,7 @@ def store_name(entry):
 
 def copy_digesting(old, new):
     """Copy what is left of one open file to another; return its digest."""
-    state = hashlib.blake2b(digest_size=DIGEST_DIGITS // 2)
+    state = blake2b(digest_size=DIGEST_DIGITS // 2)
     while True:
         piece = old.read(CHUNK_BYTES)
         if not piece:
@@ -3637,7 +3684,7 @@ class FilesWorker(Worker):
         try:
             job.recv()
             self.title = files_title(job.request.argv)
-            peer.next_life = time.monotonic() + LEAST_LIFE_S
+            peer.next_life = time.monotonic() + LIFE_AFTER_S
             job.lay_out()
             self.at_work = True
             self.note_whole()
@@ -4088,7 +4135,9 @@ def open_roots(options):
     try:
         if options.no_fork:
             raise NoRoot("--no-fork serves jobs by text alone")
-        return make_roots(options), ""
+        roots = make_roots(options)
+        log("debug", "jobs by files: contents are kept in %s" % printable(roots.store.path))
+        return roots, ""
     except NoRoot as error:
         log("warning", "jobs come by text only: %s" % error)
         return None, str(error)

@@ -159,9 +159,12 @@ class Daemon:
                 if "bytes in" in line and "closed without a" not in line]
 
     def stop(self):
-        """End the daemon and all its children."""
+        """End the daemon and all its children, compilers too, which have sessions of their own."""
+        family = descendants_of(self.process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in family:
+            kill_quietly(pid)
         self.process.wait()
         self.log_file.close()
         shutil.rmtree(self.cache, ignore_errors=True)
@@ -171,6 +174,15 @@ class Daemon:
 
     def __exit__(self, *exception):
         self.stop()
+
+
+def descendants_of(pid):
+    """Return the process ids of all that a process has started, and they in turn."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for child in children_of(pid):
+            found += [child] + descendants_of(child)
+    return found
 
 
 def changed_environment(changes):

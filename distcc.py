@@ -219,7 +219,8 @@ SEPARATE_ARGUMENT = frozenset("""
     -serialize-diagnostics --serialize-diagnostics -working-directory -framework -rdynamic-list
     -ccc-gcc-name -ccc-install-dir -dependency-file -fmodule-name -main-file-name -weak_framework
     -bundle_loader -install_name -force_load -dylib_file -current_version
-    -compatibility_version""".split())
+    -compatibility_version -fintrinsic-modules-path -fnew-alignment
+    -multiply_defined_unused""".split())
 
 # GNU long options and the short ones that they stand for; a trailing = takes an argument,
 # joined or as the next word (gcc documents them only in its option tables).
@@ -323,7 +324,7 @@ REASONS_ELSEWHERE = {
         -fms-volatile-file
         -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
         -working-directory* -filelist -fdebug-compilation-dir -ftrapv-handler -meabi -mthread-model
-        -multiply_defined -main-file-name""",
+        -multiply_defined* -main-file-name -fintrinsic-modules-path* -fnew-alignment""",
     "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
         -B* -no-integrated-cpp -Xclang* -mllvm* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir*
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
@@ -374,21 +375,40 @@ PATH_OPTIONS = ("-ffile-prefix-map=", "-fdebug-prefix-map=", "-fmacro-prefix-map
                 "-fcoverage-prefix-map=", "-fdebug-compilation-dir=")
 
 
+# What a word may consist of that no table holds. No blank, slash, comma or @ is among these: they
+# have a meaning to one or another of the programs that a compiler starts.
+DECIMAL_DIGITS = frozenset("0123456789")
+HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+NAME_CHARACTERS = LETTERS | DECIMAL_DIGITS | frozenset("_.$")
+PLAIN_CHARACTERS = LETTERS | DECIMAL_DIGITS | frozenset("-_+.:=")
+
+
+def names_no_file(word):
+    """Tell whether no program takes a PLAIN word, or what it is handed of it, for a file's name.
+
+    The assembler is handed the values of some options as words of their own, and expands one
+    that begins with @."""
+    if word.startswith(PATH_OPTIONS):
+        return word[word.index("=") + 1:][:1] != "@"
+    return "/" not in word and "@" not in word
+
+
 def classify_option(word):
     """Return (kind, reason) of an option word; reason is "" but for ELSEWHERE.
 
     Words that no table holds are PLAIN in the shapes -fWORD, -mWORD, -mWORD=VALUE and -WWORD
-    with no slash: both compilers keep them free of files. All else is UNKNOWN."""
+    with nothing but PLAIN_CHARACTERS: both compilers keep them free of files. All else is
+    UNKNOWN."""
     found = OPTION_INDEX.get(word)
     length = min(len(word), LONGEST_OPTION)
     while not found and length > 1:
         found = OPTION_INDEX.get(word[:length] + "*")
         length -= 1
     if found:
-        names_path = found[0] is PLAIN and "/" in word and not word.startswith(PATH_OPTIONS)
-        return (UNKNOWN, "") if names_path else found
+        return found if found[0] is not PLAIN or names_no_file(word) else (UNKNOWN, "")
     harmless = (word[:2] in ("-m", "-W") or word[:2] == "-f" and "=" not in word) \
-        and len(word) > 2 and "/" not in word and "," not in word
+        and len(word) > 2 and PLAIN_CHARACTERS.issuperset(word) and word not in SEPARATE_ARGUMENT
     return (PLAIN if harmless else UNKNOWN), ""
 
 
@@ -399,20 +419,36 @@ HARMLESS_ASSEMBLER_WORDS = frozenset("""
     --compress-debug-sections=zlib-gnu --compress-debug-sections=zlib-gabi --keep-locals -L
     --reduce-memory-overheads --size-check=error --size-check=warning --traditional-format
     --elf-stt-common=yes --elf-stt-common=no --generate-missing-build-notes=no
-    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X""".split())
+    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X
+    -mamd64 -mintel64 -mindex-reg -mnaked-reg -msse2avx -madd-bnd-prefix -mshared -mbig-obj
+    -mbranches-within-32B-boundaries -mregnames -mno-regnames -maltivec -mvsx -mthumb
+    -mthumb-interwork -mverbose-error -mno-verbose-error -mlittle-endian -mbig-endian
+    -mno-warn-deprecated -mwarn-deprecated""".split())
 
 
 def assembler_words_harmless(words):
     """Tell whether these arguments for the assembler name no file and make no listing.
 
-    words: what stood between the commas of -Wa, or after -Xassembler."""
+    words: what stood between the commas of -Wa, or after -Xassembler. Of the options in -m only
+    those pass that cannot take the next word: the ones listed, and those that have a value."""
     words = iter(words)
     for word in words:
         if word == "--defsym":
-            word = "-m" + next(words, "/")
-        if word not in HARMLESS_ASSEMBLER_WORDS and (word[:2] != "-m" or "/" in word):
+            if not defines_number(next(words, "")):
+                return False
+        elif word not in HARMLESS_ASSEMBLER_WORDS and not (
+                word[:2] == "-m" and word.find("=") > 2 and PLAIN_CHARACTERS.issuperset(word)):
             return False
     return True
+
+
+def defines_number(word):
+    """Tell whether a word is NAME=NUMBER, as the assembler's --defsym takes it."""
+    name, _, number = word.partition("=")
+    digits = number[2:] if number[:2] in ("0x", "0X") else number
+    return bool(name) and name[0] not in "0123456789" \
+        and NAME_CHARACTERS.issuperset(name) and bool(digits) \
+        and (HEX_DIGITS if digits is not number else DECIMAL_DIGITS).issuperset(digits)
 
 
 # Languages by suffix, and what `-x` calls each when it is preprocessed.

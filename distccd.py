@@ -498,11 +498,28 @@ def read_option(command, word, words):
 
 def keep_plain(command, option, argument):
     """Pass a PLAIN option on, with its separate argument (str or None)."""
-    command.options.append(option)
     if argument is not None:
         if not PLAIN_VALUE.fullmatch(argument):
             refuse("argument not allowed", "%s %s" % (option, argument))
-        command.options.append(argument)
+        command.options += join_argument(option, argument)
+        return
+    command.options.append(option)
+    if option[:2] in ("-f", "-m", "-W") and "=" not in option and option not in OPTION_INDEX:
+        # Some compiler may have an option of this shape that takes the next word. Then it takes
+        # this one, which asks for nothing new, and the roles of all others stay what they are.
+        command.options.append(SEPARATOR)
+
+
+SEPARATOR = "-pipe"
+JOINED_FORM = {"-target": "--target=%s", "-b": "-b%s", "-V": "-V%s", "-G": "-G%s"}
+
+
+def join_argument(option, argument):
+    """Return the words for a PLAIN option and its argument: one word, where any compiler reads
+    that, for what one takes for an option's argument is another's input file."""
+    if option in JOINED_FORM:
+        return [JOINED_FORM[option] % argument]
+    return [option, argument]
 
 
 def read_special(command, option, argument):
@@ -519,8 +536,11 @@ def read_special(command, option, argument):
         command.arch_given = True
         keep_plain(command, option, argument)
     elif option == "-Xassembler":
+        # In one word, so that no compiler and no assembler reads it in another role.
+        if not argument or "," in argument:
+            refuse("assembler option not allowed", argument)
         command.assembler_words.append(argument)
-        command.options += [option, argument]
+        command.options.append("-Wa," + argument)
     elif option.startswith("-Wa,"):
         command.assembler_words += option[4:].split(",")
         command.options.append(option)
@@ -1088,7 +1108,8 @@ SEPARATE_ARGUMENT = frozenset("""
     -serialize-diagnostics --serialize-diagnostics -working-directory -framework -rdynamic-list
     -ccc-gcc-name -ccc-install-dir -dependency-file -fmodule-name -main-file-name -weak_framework
     -bundle_loader -install_name -force_load -dylib_file -current_version
-    -compatibility_version""".split())
+    -compatibility_version -fintrinsic-modules-path -fnew-alignment
+    -multiply_defined_unused""".split())
 
 # GNU long options and the short ones that they stand for; a trailing = takes an argument,
 # joined or as the next word (gcc documents them only in its option tables).
@@ -1192,7 +1213,7 @@ REASONS_ELSEWHERE = {
         -fms-volatile-file
         -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
         -working-directory* -filelist -fdebug-compilation-dir -ftrapv-handler -meabi -mthread-model
-        -multiply_defined -main-file-name""",
+        -multiply_defined* -main-file-name -fintrinsic-modules-path* -fnew-alignment""",
     "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
         -B* -no-integrated-cpp -Xclang* -mllvm* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir*
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
@@ -1243,21 +1264,40 @@ PATH_OPTIONS = ("-ffile-prefix-map=", "-fdebug-prefix-map=", "-fmacro-prefix-map
                 "-fcoverage-prefix-map=", "-fdebug-compilation-dir=")
 
 
+# What a word may consist of that no table holds. No blank, slash, comma or @ is among these: they
+# have a meaning to one or another of the programs that a compiler starts.
+DECIMAL_DIGITS = frozenset("0123456789")
+HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+NAME_CHARACTERS = LETTERS | DECIMAL_DIGITS | frozenset("_.$")
+PLAIN_CHARACTERS = LETTERS | DECIMAL_DIGITS | frozenset("-_+.:=")
+
+
+def names_no_file(word):
+    """Tell whether no program takes a PLAIN word, or what it is handed of it, for a file's name.
+
+    The assembler is handed the values of some options as words of their own, and expands one
+    that begins with @."""
+    if word.startswith(PATH_OPTIONS):
+        return word[word.index("=") + 1:][:1] != "@"
+    return "/" not in word and "@" not in word
+
+
 def classify_option(word):
     """Return (kind, reason) of an option word; reason is "" but for ELSEWHERE.
 
     Words that no table holds are PLAIN in the shapes -fWORD, -mWORD, -mWORD=VALUE and -WWORD
-    with no slash: both compilers keep them free of files. All else is UNKNOWN."""
+    with nothing but PLAIN_CHARACTERS: both compilers keep them free of files. All else is
+    UNKNOWN."""
     found = OPTION_INDEX.get(word)
     length = min(len(word), LONGEST_OPTION)
     while not found and length > 1:
         found = OPTION_INDEX.get(word[:length] + "*")
         length -= 1
     if found:
-        names_path = found[0] is PLAIN and "/" in word and not word.startswith(PATH_OPTIONS)
-        return (UNKNOWN, "") if names_path else found
+        return found if found[0] is not PLAIN or names_no_file(word) else (UNKNOWN, "")
     harmless = (word[:2] in ("-m", "-W") or word[:2] == "-f" and "=" not in word) \
-        and len(word) > 2 and "/" not in word and "," not in word
+        and len(word) > 2 and PLAIN_CHARACTERS.issuperset(word) and word not in SEPARATE_ARGUMENT
     return (PLAIN if harmless else UNKNOWN), ""
 
 
@@ -1268,20 +1308,36 @@ HARMLESS_ASSEMBLER_WORDS = frozenset("""
     --compress-debug-sections=zlib-gnu --compress-debug-sections=zlib-gabi --keep-locals -L
     --reduce-memory-overheads --size-check=error --size-check=warning --traditional-format
     --elf-stt-common=yes --elf-stt-common=no --generate-missing-build-notes=no
-    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X""".split())
+    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X
+    -mamd64 -mintel64 -mindex-reg -mnaked-reg -msse2avx -madd-bnd-prefix -mshared -mbig-obj
+    -mbranches-within-32B-boundaries -mregnames -mno-regnames -maltivec -mvsx -mthumb
+    -mthumb-interwork -mverbose-error -mno-verbose-error -mlittle-endian -mbig-endian
+    -mno-warn-deprecated -mwarn-deprecated""".split())
 
 
 def assembler_words_harmless(words):
     """Tell whether these arguments for the assembler name no file and make no listing.
 
-    words: what stood between the commas of -Wa, or after -Xassembler."""
+    words: what stood between the commas of -Wa, or after -Xassembler. Of the options in -m only
+    those pass that cannot take the next word: the ones listed, and those that have a value."""
     words = iter(words)
     for word in words:
         if word == "--defsym":
-            word = "-m" + next(words, "/")
-        if word not in HARMLESS_ASSEMBLER_WORDS and (word[:2] != "-m" or "/" in word):
+            if not defines_number(next(words, "")):
+                return False
+        elif word not in HARMLESS_ASSEMBLER_WORDS and not (
+                word[:2] == "-m" and word.find("=") > 2 and PLAIN_CHARACTERS.issuperset(word)):
             return False
     return True
+
+
+def defines_number(word):
+    """Tell whether a word is NAME=NUMBER, as the assembler's --defsym takes it."""
+    name, _, number = word.partition("=")
+    digits = number[2:] if number[:2] in ("0x", "0X") else number
+    return bool(name) and name[0] not in "0123456789" \
+        and NAME_CHARACTERS.issuperset(name) and bool(digits) \
+        and (HEX_DIGITS if digits is not number else DECIMAL_DIGITS).issuperset(digits)
 
 
 # Languages by suffix, and what `-x` calls each when it is preprocessed.
@@ -1629,9 +1685,9 @@ def compiler_argv(command, compiler, family, source, output):
     if family == "gcc":
         argv.append("-pipe")            # the assembler works while the compiler does
         # gcc opens the file that a line marker names to quote the line, whatever file that is.
-        # (clang quotes the text that it was given.) Last, so that no option undoes it; twice,
-        # so that an option that takes the next word does not swallow it.
-        argv += 2 * ["-fno-diagnostics-show-caret"]
+        # (clang quotes the text that it was given.) Last, so that no option undoes it, and after
+        # -pipe, so that an option that takes the next word does not swallow it.
+        argv.append("-fno-diagnostics-show-caret")
     if family == "clang" and command.language != "assembler":
         # clang names its unit after the main file, gcc after the line markers
         argv += ["-Xclang", "-main-file-name", "-Xclang", command.source]

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import difflib
 import fcntl
+import functools
 import importlib.util
 import io
 import os
@@ -4270,7 +4271,7 @@ def fill_disk(directory):
 
 # -------------------------------------------------------------------------------------------
 # Attacks on the daemon: commands that would touch more than one compile
-# ForbiddenCommandsTest OptionListAttackTest
+# ForbiddenCommandsTest OptionListAttackTest OptionRolesTest
 # -------------------------------------------------------------------------------------------
 
 # What follows `gcc -c one.c`, or after $ a whole command; % is a directory of files to steal or to
@@ -4488,6 +4489,156 @@ class OptionListAttackTest(FaultCase):
                           for name in watch.names()], [])
         self.assertEqual(len(os.listdir(victim)), len(commands))
         self.assertEqual([answer for answer in answers if b"xyzzy" in answer.messages], [])
+        self.check_no_jobs_left()
+
+
+# Programs of the chain, and how each is told that a word is unknown to it.
+DRIVERS = ("gcc", "g++", "clang", "clang++", "aarch64-linux-gnu-gcc")
+ASSEMBLERS = ("as", "aarch64-linux-gnu-as")
+
+
+@functools.lru_cache(maxsize=None)
+def words_in_program(path):
+    """Return the option words that stand in the files of a driver: its tables, those that no
+    list of it names included."""
+    loaded = run(["ldd", path]).stdout.decode()
+    words = set()
+    for name in [path] + re.findall(r"=> (/\S*clang\S*)", loaded):
+        with open(name, "rb") as stream:
+            words.update(re.findall(rb"\0-?([fmW][a-z][\w.+=-]{1,60})(?=\0)", stream.read()))
+    return {"-" + word.decode() for word in words}
+
+
+def swallowed_after(program, words):
+    """Return those of the words after which a program does not read the next word for itself.
+
+    Each is followed by a word that is no option of any program, and all such are complained of."""
+    swallowed = []
+    for start in range(0, len(words), 2000):
+        part = words[start:start + 2000]
+        argv = [program] + [word for number, option in enumerate(part)
+                            for word in (option, "-%%%d" % number)]
+        told = run(argv + ["-%", "-Wno-fatal-errors"], env=changed_environment({"LC_ALL": "C"}))
+        seen = set(re.findall(rb"-%(\d+)", told.stderr))
+        swallowed += [option for number, option in enumerate(part) if b"%d" % number not in seen]
+    return swallowed
+
+
+class OptionRolesTest(FaultCase):
+    """No word is read by a program in another role than the daemon gave it."""
+
+    def passed(self, compiler, words):
+        """Return the words that the daemon hands to a compiler for these, or None."""
+        try:
+            return distccd.rebuild_command([compiler, "-c", "one.c"] + words).options
+        except distccd.Refused:
+            return None
+
+    def test_no_option_takes_the_next_word(self):
+        """Of all that the compilers list, hold in their tables, or ours name: what the daemon
+        passes on as one word is one word to the driver."""
+        listed = set()
+        for selection in LISTS + ("joined", "separate", "joined,undocumented",
+                                  "separate,undocumented"):
+            listed |= {re.split(r"[<\[]", name)[0] for name in list_options(selection)}
+        listed |= {word.rstrip("*") for word in distccd.OPTION_INDEX}
+        listed |= set(distccd.LONG_OPTIONS)
+        clangs = set(re.findall(r"^-\S+", run(["clang", "--autocomplete=-"]).stdout.decode(), re.M))
+        for compiler in filter(shutil.which, DRIVERS):
+            words = words_in_program(os.path.realpath(shutil.which(compiler)))
+            words = words | (clangs if "clang" in compiler else listed)
+            passed = sorted({word for word in words
+                             if self.passed(compiler, [word]) in ([word],
+                                                                  [word, distccd.SEPARATOR])})
+            self.assertGreater(len(passed), 1000)
+            with self.subTest(compiler=compiler):
+                self.assertEqual(swallowed_after(compiler, passed), [])
+
+    def test_known_takers(self):
+        """Options that once passed, and took the word after them, are refused with it."""
+        for words in (["-fintrinsic-modules-path"], ["-fnew-alignment"],
+                      ["-multiply_defined_unused"]):
+            for compiler in DRIVERS:
+                self.assertIsNone(self.passed(compiler, words), words)
+                self.assertIsNone(self.passed(compiler, words + ["-w"]), words)
+
+    def test_unknown_words_are_kept_apart(self):
+        """Behind a word that no table holds stands one that may be taken without harm."""
+        self.assertEqual(self.passed("gcc", ["-fsomething-new", "-O2", "-mnew", "-Wnew"]),
+                         ["-fsomething-new", "-pipe", "-O2", "-mnew", "-pipe", "-Wnew", "-pipe"])
+        self.compiler('echo "$args"; : > "$out"\n')
+        answer = ask(self.serve(), ["gcc", "-c", "one.i", "-fsomething-new"])
+        self.assertRegex(answer.output, rb"(?m)^-fsomething-new -pipe .*-pipe "
+                         rb"-fno-diagnostics-show-caret -x cpp-output -c -o ")
+
+    def test_assembler_words(self):
+        """One word of the assembler's is one word to the compiler, and one to the assembler."""
+        words = set(distccd.HARMLESS_ASSEMBLER_WORDS)
+        for assembler in filter(shutil.which, ASSEMBLERS):
+            text = run([assembler, "--help"]).stdout.decode()
+            words |= {re.split(r"[\[=<]", word)[0] for word in re.findall(r"(?<!\w)-[\w-]+", text)}
+        words |= {word[:length] for word in words for length in range(2, len(word))}
+        words |= {word + "=1" for word in words if "=" not in word}
+        passed = sorted(word for word in words
+                        if self.passed("gcc", ["-Xassembler", word]) == ["-Wa," + word])
+        self.assertGreater(len(passed), 50)
+        for assembler in filter(shutil.which, ASSEMBLERS):
+            swallowed = [word for word in passed if b"requires an argument" in run(
+                [assembler, "-o", "/dev/null", word]).stderr]
+            with self.subTest(assembler=assembler):
+                self.assertEqual(swallowed, [])
+
+    def test_defined_symbols(self):
+        """--defsym takes a name and a number, and no other word."""
+        for word in ("a=1", "A_b.c$9=0x7fFF", "x=0"):
+            self.assertEqual(self.passed("gcc", ["-Xassembler", "--defsym", "-Xassembler", word]),
+                             ["-Wa,--defsym", "-Wa," + word])
+        for word in ("@input", "a", "a=", "=1", "a=b", "-f=1", "a=@x", "1=1", "a=1 ", "a=0x",
+                     "a=1,@x", "a=1=2", "a=-fmodule-mapper", "-fintrinsic-modules-path", "a=\xb2",
+                     "\u0663=1", "a=\u0663"):
+            for words in (["-Xassembler", "--defsym", "-Xassembler", word],
+                          ["-Wa,--defsym," + word], ["-Wa,--defsym", "-Wa," + word]):
+                self.assertIsNone(self.passed("gcc", words), words)
+
+    def test_commands_within_words(self):
+        """What ran a shell, or had the assembler read options from a file, is refused."""
+        for compiler in ("gcc", "clang"):
+            for words in ("-Xassembler --defsym -Xassembler -fintrinsic-modules-path -Xassembler "
+                          "-fmodules-ts -Xassembler --defsym -Xassembler "
+                          "-fintrinsic-modules-path -Xassembler -fmodule-mapper=|sh",
+                          "-fintrinsic-modules-path -fmodules-ts", "-Xassembler -mcpu",
+                          "-Xassembler --defsym -Xassembler @input", "-Wa,-mcpu,@input",
+                          "-Xassembler a,b", "-Xassembler --fatal-warnings,@x", "-Wa,-m",
+                          "-fdebug-prefix-map=@input", "-ffile-prefix-map=@input",
+                          "-fmacro-prefix-map=@input", "-fcoverage-prefix-map=@input",
+                          "-fdebug-compilation-dir=@input", "-mcpu=@input", "-m@input",
+                          "-Wno-@input", "-f@input", "-frandom-seed=@input", "-std=@input",
+                          "-O@input", "-fexec-charset=@input", "-G@input", "--param=@input",
+                          "-mabi=a|b", "-mabi=a b", "-f a", "-W\ta"):
+                words = words.split(" ") if "-mabi=a b" != words else [words]
+                self.assertIsNone(self.passed(compiler, words), words)
+        self.assertEqual(self.passed("gcc", ["-ffile-prefix-map=/home/a@2=/x@y"]),
+                         ["-ffile-prefix-map=/home/a@2=/x@y"])
+
+    def test_files_of_options(self):
+        """Given @FILE wherever a value may stand, neither compiler nor assembler opens FILE."""
+        self.compiler('echo "$args"; : > "$out"\n')
+        daemon, real = self.serve(), self.serve("--no-fifo", PATH=os.environ["PATH"])
+        self.write("open/options", "--MD=%s\n" % self.path("open/made"))
+        watch = FileWatch(self.path("open"))
+        self.addCleanup(watch.close)
+        value = "@" + self.path("open/options")
+        commands = [["gcc", "-c", "one.s", form % value]
+                    for word in sorted(distccd.OPTION_INDEX)
+                    if distccd.OPTION_INDEX[word][0] == distccd.PLAIN and len(word) > 2
+                    for form in ([word.rstrip("*") + "%s"] if word[-1] == "*"
+                                 else [word + "=%s"])]
+        answers = side_by_side(lambda words: ask(daemon, words, b""), commands, 3)
+        commands = [words for words, answer in zip(commands, answers) if not answer.status]
+        side_by_side(lambda words: ask(real, words, b".globl a\n"), commands, 3)
+        self.assertEqual(watch.names(), [])
+        for words in commands:
+            self.assertNotIn("=@", words[3])
         self.check_no_jobs_left()
 
 

@@ -43,6 +43,7 @@ import gc
 import grp
 import io
 import ipaddress
+import itertools
 import mmap
 import os
 import pwd
@@ -67,6 +68,7 @@ VERSION = "1.0"
 # -------------------------------------------------------------------------------------------
 
 SILENCE_TIMEOUT_S = 60.0
+LEAST_SILENCE_TIMEOUT_S, MOST_SILENCE_TIMEOUT_S = 0.01, 86400.0
 SLOWEST_BYTES_PER_S = 64 * 1024         # a body slower than this runs out of time
 SILENCES_PER_REQUEST = 10               # the whole request takes at most so many time-outs more
 DRAIN_S = 1.0                           # after an early answer: what the peer still sends is
@@ -381,16 +383,19 @@ def stdin_is_terminal():
 
 
 def silence_timeout_s():
-    """Return how long a peer may be silent, in seconds."""
+    """Return how long a peer may be silent, in seconds; the default if the environment says
+    nothing that makes sense."""
     try:
-        return max(0.01, float(os.environ.get("DISTCCD_SILENCE_TIMEOUT", SILENCE_TIMEOUT_S)))
+        wanted_s = float(os.environ.get("DISTCCD_SILENCE_TIMEOUT", SILENCE_TIMEOUT_S))
     except ValueError:
         return SILENCE_TIMEOUT_S
+    sensible = LEAST_SILENCE_TIMEOUT_S <= wanted_s <= MOST_SILENCE_TIMEOUT_S    # nan is not
+    return wanted_s if sensible else SILENCE_TIMEOUT_S
 
 
 # -------------------------------------------------------------------------------------------
 # Access: addresses, compilers, arguments and sources that are allowed; pure functions
-# address_allowed compiler_name_allowed rebuild_command disarm_source guard_source
+# address_allowed compiler_name_allowed rebuild_command cut_pieces disarm_source guard_source
 # -------------------------------------------------------------------------------------------
 
 # gcc, x86_64-linux-gnu-g++-12, arm-none-eabi-gcc, gcc-3.2-arm, clang14, mingw32-gcc-posix; but
@@ -399,6 +404,7 @@ COMPILER_NAME = re.compile(
     r"(?:[\w.]+-)*"
     r"(?:(?:gcc|g\+\+|c\+\+|clang|clang\+\+)(?:-?\d[\w.]*(?:-[\w.]+)*)?|cc(?:-\d[\w.]*)?)"
     r"(?:-posix|-win32)?", re.ASCII)
+MOST_NAME_CHARACTERS = 255              # as in most file systems
 PLAIN_VALUE = re.compile(r"[\w.+=:,][\w.+=:,-]*", re.ASCII)
 
 # Acts on preprocessing alone: C distcc's client sends it although it is done with that.
@@ -418,7 +424,9 @@ def address_allowed(address, networks):
 
 def compiler_name_allowed(name, extra):
     """Tell whether `name` (no directory) is a compiler's, or one of `extra`."""
-    return name in extra or COMPILER_NAME.fullmatch(name) is not None
+    # The pattern takes time with the square of the length.
+    return name in extra or len(name) <= MOST_NAME_CHARACTERS \
+        and COMPILER_NAME.fullmatch(name) is not None
 
 
 class Command:
@@ -580,11 +588,16 @@ def check_command(command):
 # gcc under -fdirectives-only, and clang always, obey directives in text that is said to be
 # preprocessed: #include there would read this machine's files. The patterns below match what any
 # compiler might take for such a directive, and more: blanks (clang's Unicode ones too, so all
-# that is not ASCII), digraphs, trigraphs, spliced lines; a lone CR ends a line.
+# that is not ASCII, and all that is written \u2003 or \N{EM SPACE}), digraphs, trigraphs, spliced
+# lines; a lone CR ends a line.
 BLANK = rb"[ \t\f\v\0\x80-\xff]"
 SPLICE = rb"(?:(?:\\|\?\?/)" + BLANK + rb"*(?:\r\n?|\n))"
 SPLICED = re.compile(SPLICE + rb"\Z")
 BLANK_BYTES = b" \t\f\v\0" + bytes(range(0x80, 0x100))
+ESCAPED = rb"(?:(?:\\|\?\?/)" + SPLICE + rb"*[uUN]" + SPLICE + rb"*(?:\{(?:" + SPLICE \
+    + rb"|[^}\r\n]){0,80}\}|(?:" + SPLICE + rb"*[0-9a-fA-F]){0,8}))"
+ESCAPED_BEFORE = re.compile(ESCAPED + rb"\Z")
+ESCAPED_LAST_BYTES = b"0123456789abcdefABCDEF}uUN"
 
 
 def spliced(word):
@@ -594,23 +607,58 @@ def spliced(word):
 
 # One pattern for each spelling of #: with a first byte in common they would be 8 times slower.
 # #define and #undef, the most frequent ones, are told by their first letter.
+FILE_WORDS = b"|".join(map(spliced, (b"include", b"import", b"embed", b"/*", b"//")))
 FILE_DIRECTIVES = [re.compile(
-    hash_sign + rb"(?![du])" + BLANK + rb"*(?:" + SPLICE + BLANK + rb"*)*(?:"
-    + b"|".join(map(spliced, (b"include", b"import", b"embed", b"/*", b"//"))) + rb")")
+    hash_sign + rb"(?![du])" + BLANK + rb"*(?:(?:" + SPLICE + b"|" + ESCAPED + b")" + BLANK
+    + rb"*)*(?:" + FILE_WORDS + rb")")
     for hash_sign in (rb"#", spliced(b"%:"), rb"\?\?=")]
 PRECOMPILED_PRAGMA = re.compile(spliced(b"pch_preprocess"))
 BEGINNING_BYTES = 64 * 1024             # gcc writes that pragma before all code
 RAW_STRING = re.compile(rb'R"[^ ()\\\t\v\f\n"]{0,16}\(')
+RAW_STRING_BYTES = 19
+
+# Whatever a source consists of, looking through it takes time in proportion to its length, and
+# after each piece the client is looked after. A directive may go on over spliced lines, but not
+# over LINE_CUT: a piece ends there.
+PIECE_BYTES = 1024 * 1024
+MOST_PIECE_BYTES = 16 * PIECE_BYTES
+LINE_CUT = re.compile(rb"[^\\/\s\0\x80-\xff]\n")
+MOST_BLANKS = 4096                      # before one directive
+MOST_DIRECTIVES = 10000                 # that stand in comments
+CHECK_S = 20.0                          # a gigabyte of text takes a fifth of that
+
+
+def cut_pieces(source):
+    """Yield (begin, end) of consecutive pieces of the source. Raises Refused if a line is too
+    long for one."""
+    begin = 0
+    while begin < len(source):
+        cut = LINE_CUT.search(source, begin + PIECE_BYTES, begin + MOST_PIECE_BYTES)
+        end = cut.end() if cut else len(source)
+        if end - begin > MOST_PIECE_BYTES:
+            raise Refused(EXIT_BAD_ARGUMENTS, "the source has a line of more than %d bytes"
+                          % (MOST_PIECE_BYTES - PIECE_BYTES))
+        yield begin, end
+        begin = end
 
 
 def line_before(source, at):
     """Return the offset where the blanks before offset at begin, or None if `at` cannot be the
-    start of a line: neither a line's end nor what may be a comment's stands before them."""
+    start of a line: neither a line's end nor what may be a comment's stands before them.
+
+    Raises Refused if there are very many."""
+    least = at - MOST_BLANKS
     while at:
+        if at < least:
+            raise Refused(EXIT_BAD_ARGUMENTS, "the source has a directive after too many blanks")
+        escaped = source[at - 1] in ESCAPED_LAST_BYTES \
+            and ESCAPED_BEFORE.search(source[max(0, at - MOST_BLANKS):at])
         if source[at - 1] in BLANK_BYTES:
             at -= 1
         elif source[at - 2:at] == b"\\\n":        # the one splice that all compilers know
             at -= 2
+        elif escaped:
+            at -= len(escaped.group())
         else:
             break
     starts = not at or source[at - 1] in b"\r\n" \
@@ -618,35 +666,76 @@ def line_before(source, at):
     return at if starts else None
 
 
-def disarm_source(source, directives_obeyed):
+class SourceReader:
+    """Reads a source once from its begin to its end, and tells what it met on the way.
+
+    look: called now and then, to raise what should end the reading."""
+
+    def __init__(self, source, look):
+        self.source, self.look = source, look
+        self.inside = self.raw_string = False
+        self.position = self.raw_position = 0
+
+    def inside_comment(self, at):
+        """Tell whether what stands at this offset may stand in a comment; offsets only grow."""
+        while True:
+            stop = min(at, self.position + PIECE_BYTES)
+            border = self.source.find(b"*/" if self.inside else b"/*", self.position, stop)
+            if border >= 0:
+                self.inside = not self.inside
+                self.position = border + 2
+                continue
+            self.position = max(self.position, stop - 1)
+            if stop == at:
+                return self.inside
+            self.look()
+
+    def after_raw_string(self, at):
+        """Tell whether a raw string may have begun before this offset; offsets only grow."""
+        while not self.raw_string and self.raw_position < at:
+            stop = min(at, self.raw_position + PIECE_BYTES)
+            begin = max(0, self.raw_position - RAW_STRING_BYTES)
+            self.raw_string = RAW_STRING.search(self.source, begin, stop) is not None
+            self.raw_position = stop
+            self.look()
+        return self.raw_string
+
+
+def disarm_source(source, directives_obeyed, look):
     """Make sure that no directive in the source makes the compiler read a file.
 
     source: writable buffer (mmap). What stands in a comment is blanked out there, which no
-    object shows; anything else raises Refused. directives_obeyed: see above."""
+    object shows; anything else raises Refused. directives_obeyed: see above. look: called now
+    and then, to raise what should end this."""
     if PRECOMPILED_PRAGMA.search(source, 0, BEGINNING_BYTES):   # guard_source() stops all others
         raise Refused(EXIT_BAD_ARGUMENTS, "the source loads a precompiled header")
     if not directives_obeyed:
         return
-    inside = False
-    position = 0
-    for at in sorted(match.start() for pattern in FILE_DIRECTIVES
-                     for match in pattern.finditer(source)):
-        start = line_before(source, at)
-        if start is None:
-            continue
-        while True:
-            border = source.find(b"*/" if inside else b"/*", position, at)
-            if border < 0:
-                break
-            inside = not inside
-            position = border + 2
-        # Blanking out what only seemed a comment would still let no file be read; but a string
-        # would change, if it is raw or goes on over a spliced line.
-        if not inside or RAW_STRING.search(source, 0, at) or start and source[start - 1] == 0x2f \
-                or SPLICED.search(source[max(0, start - 400):start]):
-            refuse("the source is not preprocessed",
-                   bytes(source[at:at + 40]).split(b"\n")[0])
-        source[at:at + 1] = b" "
+    reader = SourceReader(source, look)
+    left = MOST_DIRECTIVES
+    for begin, end in cut_pieces(source):
+        look()
+        for at in sorted(match.start() for pattern in FILE_DIRECTIVES for match in
+                         itertools.islice(pattern.finditer(source, begin, end), left + 1)):
+            start = line_before(source, at)
+            if start is not None:
+                left -= 1
+                disarm_directive(source, at, start, reader)
+            look()
+        if left <= 0:
+            raise Refused(EXIT_BAD_ARGUMENTS, "the source has too many directives in comments")
+
+
+def disarm_directive(source, at, start, reader):
+    """Blank out a directive at offset `at`, in a line that begins at `start`, or raise Refused.
+
+    Blanking out what only seemed a comment would still let no file be read; but a string would
+    change, if it is raw or goes on over a spliced line."""
+    if not reader.inside_comment(at) or reader.after_raw_string(at) \
+            or start and source[start - 1] == 0x2f \
+            or SPLICED.search(source[max(0, start - 400):start]):
+        refuse("the source is not preprocessed", bytes(source[at:at + 40]).split(b"\n")[0])
+    source[at:at + 1] = b" "
 
 
 LINE_MARKERS = re.compile(rb'(?:# \d+ "(?:[^"\\\n]|\\[^\n]){0,4096}"[ \d]*\n){0,2}')
@@ -1435,6 +1524,13 @@ class Peer:
         if self.reader.poll(timeout_ms):
             self.meet_silence()
 
+    def look(self):
+        """See, in the middle of work, whether the client leaves, and do what is to be done while
+        waiting. Raises ClientGone, Refused."""
+        self.watch(0)
+        if self.while_waiting and not self.while_waiting():
+            self.while_waiting = None
+
     def meet_silence(self):
         """The client stirs, and after its request it can only leave or be at fault: raise that."""
         try:
@@ -1789,7 +1885,7 @@ class Worker:
             raise
         try:
             self.start_early(peer, command, compiler)
-            source = recv_source(peer)
+            source = self.check_source(peer, command, compiler, recv_source(peer))
             peer.while_waiting = None
             self.at_work = True
             self.note_whole()
@@ -1869,13 +1965,24 @@ class Worker:
             self.note_group(0)
             self.run = None
 
-    def compile_job(self, peer, command, compiler, source):
-        """Have the source compiled in the job's directory and reply; return the wait status."""
+    def check_source(self, peer, command, compiler, source):
+        """Return the buffers that are to be compiled for this source. Raises Refused if it could
+        make the compiler read files, ClientGone. No place is needed for this."""
         family = self.family(command, compiler)
-        disarm_source(source, command.directives_only or family != "gcc")
-        source = [source]
-        if family != "clang" and command.language != "assembler":
-            source.insert(0, guard_source(source[0]))
+        end = time.monotonic() + CHECK_S
+
+        def look():
+            peer.look()
+            if time.monotonic() > end:
+                raise Refused(EXIT_BAD_ARGUMENTS, "the source takes too long to look through")
+        disarm_source(source, command.directives_only or family != "gcc", look)
+        if family == "clang" or command.language == "assembler":
+            return [source]
+        return [guard_source(source), source]
+
+    def compile_job(self, peer, command, compiler, source):
+        """Have the source (buffers) compiled in the job's directory and reply; return the wait
+        status."""
         self.unstoppable = True
         if not self.run:
             self.directory.make()

@@ -4644,7 +4644,7 @@ class OptionRolesTest(FaultCase):
 
 # -------------------------------------------------------------------------------------------
 # Attacks on the daemon: text that makes the compiler read files
-# DirectiveTest LineMarkerTest
+# DirectiveTest LinearWorkTest LineMarkerTest
 # -------------------------------------------------------------------------------------------
 
 # Each line is a text in Python's spelling, FILE the secret's name. gcc obeys all of these with
@@ -4673,6 +4673,10 @@ LIVE_DIRECTIVES = r'''
     #pragma GCC pch_preprocess "FILE" | _Pragma("GCC pch_preprocess \"FILE\"")
     #pragma GCC pch_\\\npreprocess "FILE" | %:pragma GCC pch_preprocess "FILE"
     \xc2\xa0#include "FILE" | #\xc2\xa0include "FILE" | \xe2\x80\x83#include "FILE"
+    \\u00a0#include "FILE" | #\\u2003include "FILE" | int a;\n\\u3000 #\\U000000A0 include <FILE>
+    #\\u{a0}include "FILE" | \\N{NO-BREAK SPACE}#include "FILE" | #\\N{EM SPACE}\\u00A0embed "FILE"
+    #\\u20\\\n03include "FILE" | \\u00\\\na0#include "FILE" | \\\\\nu00a0#include "FILE"
+    ??/u00a0#include "FILE" | /**/\\u00a0#include "FILE" | %:\\u2003import "FILE"
     // c \\\r \n#include "FILE" | // c \\\0\n#include "FILE" | // c ??/\n#include "FILE"
     int y;\r#include "FILE" | // c\r#include "FILE" | \\\r#include "FILE"
     #\\\rinclude "FILE" | #in\\\rclude "FILE" | // \\\n\r#include "FILE"
@@ -4788,6 +4792,93 @@ class DirectiveTest(SecretCase):
         statuses = {answer.status for answer in answers}
         self.assertTrue({0, 101 << 8} <= statuses, statuses)
         self.check_serves(daemon)
+
+
+class LinearWorkTest(FaultCase):
+    """What the daemon does with a request takes time in proportion to its length, ends when the
+    client leaves, and is done without a place."""
+
+    MANY = 150000
+    TEXTS = [b"/*" + b"#include\n" * MANY + b"*/", b"/*\n" + b"#include\n" * MANY,
+             b"/*" + b'#include R"xyz ' * MANY + b"*/", b" " * 8000000 + b'#include "a"',
+             b"#" * 3000000, b"%:" * 1500000, b"??=" * 1000000, b"#\\\n" * 1000000,
+             b"%\\\n" * 1000000, b"%" * 3000000, b"#i\\\n" * 1000000, b"#\\u" * 1000000,
+             b"#" + b"\\u2003" * 500000 + b"x", b"\\u00a0" * 500000 + b'#include "a"',
+             b"#" + b"\\\n" * 1000000 + b"x", b"#" + b" " * 5000000 + b"x",
+             b"#\\N{" * 700000, b"#" + b"\\N{a}" * 500000, b"\n/**/" * 500000 + b"/*\n#include*/",
+             b'R"' * 1000000 + b"/*\n#include\n*/", b"\r\n" * 1500000, b"\\\n" * 1000000,
+             b"p\\\n" * 20000, b"p\\ " * 20000, b"pch_\\\n" * 20000, b'# 1 "' + b'\\"' * 1000000,
+             (b'# 1 "' + b"a" * 4000) * 300, b"/" * 3000000, b"/*" * 1500000 + b"\n#include",
+             b"a0" * 1500000 + b"#include", b"\n#import <a>" * MANY]
+    DIRECTIVES = ["-fpreprocessed", "-fdirectives-only"]
+    NAMES = ["a-" * 60000 + "?", "gcc-1-" * 20000 + "?", "gcc-1" * 20000, "1" * 120000,
+             "gcc" * 40000, "clang++-" * 15000, "." * 120000, "/a" * 60000 + "/gcc"]
+    OPTIONS = [["-Wa," + "--defsym," * 14000], ["-Wa," + "-m," * 40000], ["-f" + "a" * 120000],
+               ["--" + "a" * 120000], ["--param", "a" * 120000], ["-O" + "1" * 120000],
+               ["-f" + "a" * 100] * 16000, ["-Xassembler", "-W"] * 8000, ["--x"] * 16000,
+               ["-x", "c" * 120000], ["-ffile-prefix-map=" + "@/" * 60000], ["-"] * 16000]
+
+    def test_time(self):
+        """Requests made to take long where work is with the square of something: each is
+        answered, by children that may use a few seconds of the processor."""
+        self.compiler("cat > /dev/null; : > $out\n")
+        for name in ("clang", "gcc-1"):
+            os.symlink("gcc", self.path("bin/" + name))
+        daemon = self.serve("--allow-compiler", "other")
+        set_limit(daemon.process.pid, "cpu=8:")
+        requests = [(["gcc", "-c", "one.i"] + self.DIRECTIVES, text) for text in self.TEXTS]
+        requests += [(["clang", "-c", "one.i"], text) for text in self.TEXTS]
+        requests += [([name, "-c", "one.i"], b"") for name in self.NAMES]
+        requests += [(["gcc", "-c", "one.i"] + words, b"") for words in self.OPTIONS]
+        answers = side_by_side(lambda request: talk(daemon.port, pack_request(*request)),
+                               requests, 2)
+        for request, answer in zip(requests, answers):
+            with self.subTest(words=str(request[0])[:60], text=request[1][:30]):
+                parse_answer(answer)
+        self.assertNotIn("killed by signal", daemon.log())
+
+    def test_end_when_the_client_leaves(self):
+        """The client is looked after again and again, wherever time goes."""
+        class Gone(Exception):
+            pass
+
+        for text in (b"int a;\n" * 1000000, b"/**/" * 2000000 + b"\n/*\n#include */",
+                     b"/*\n" + b"#include\n" * 9000):
+            calls = []
+
+            def look():
+                calls.append(1)
+                if len(calls) == 5:
+                    raise Gone
+            with self.subTest(text=text[:20]), self.assertRaises(Gone):
+                distccd.disarm_source(bytearray(text), True, look)
+
+    def test_many_lines_stay_as_they_are(self):
+        """Text in several pieces is not changed, but for what is blanked out in a comment."""
+        text = b"int a; // \\\n\n" * 100000 + b"/*\n#include <a>\n*/\n" + b"int a;\n" * 400000
+        source = bytearray(text)
+        distccd.disarm_source(source, True, lambda: None)
+        self.assertTrue(source == text.replace(b"#", b" "))
+        for end in range(-20, 20):
+            source = b"\n".join([b"x" * (distccd.PIECE_BYTES + end), b"#incl\\", b'ude "a"', b""])
+            with self.subTest(end=end), self.assertRaises(distccd.Refused):
+                distccd.disarm_source(bytearray(source), True, lambda: None)
+
+    def test_no_place_is_taken(self):
+        """A source that is refused is so while all places are taken."""
+        os.mkfifo(self.path("gate"))
+        os.chmod(self.path("gate"), 0o666)
+        self.compiler("echo > %s; cat %s; : > $out\n" % (self.path("open/started"),
+                                                        self.path("gate")))
+        daemon = self.serve("--jobs", "1")
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as working:
+            working.sendall(pack_request(COMPILE))
+            wait_until(lambda: os.path.exists(self.path("open/started")), "the compiler")
+            self.check_refused(ask(daemon, ["gcc", "-c", "one.i"] + self.DIRECTIVES,
+                                   b'#include "one.h"\n'), 101)
+            with open(self.path("gate"), "w"):
+                pass
+            self.assertEqual(parse_answer(read_to_end(working)).status, 0)
 
 
 class LineMarkerTest(SecretCase):

@@ -37,6 +37,7 @@ drops a lock when its holder dies, so nothing that a child does can leave the da
 import argparse
 import codecs
 import collections
+import contextlib
 import errno
 import fcntl
 import gc
@@ -140,7 +141,7 @@ class Fatal(Exception):
 
 # -------------------------------------------------------------------------------------------
 # Logging: syslog, a file or stderr; a log that fails never disturbs a job
-# printable open_log reopen_log log place_of
+# printable open_log reopen_log log send_to_syslog place_of
 # -------------------------------------------------------------------------------------------
 
 LEVELS = {"debug": syslog.LOG_DEBUG, "info": syslog.LOG_INFO, "notice": syslog.LOG_NOTICE,
@@ -152,10 +153,11 @@ LONGEST_LOGGED = 400                    # a pipe takes lines of less than 4 KiB 
 class Log:
     """Where log lines go, and from which level on.
 
-    `fd` is the open file or stderr, or None for syslog; `path` is there for a file only."""
+    `fd` is the open file or stderr, or None for syslog; `path` is there for a file only;
+    `socket` is there for syslog only."""
 
     def __init__(self):
-        self.fd = self.path = None
+        self.fd = self.path = self.socket = None
         self.least = LEVELS["info"]
 
 
@@ -184,19 +186,81 @@ def open_log(options):
     if options.log_file:
         LOG.path = os.path.abspath(options.log_file)
         try:
-            LOG.fd = open_append(LOG.path)
+            LOG.fd = open_own_file(LOG.path, os.O_WRONLY | os.O_APPEND, options.account)
         except OSError as error:
             raise Fatal(EXIT_IO_ERROR, "cannot open log file %s: %s"
                         % (printable(LOG.path), error.strerror)) from None
     elif options.log_stderr:
-        LOG.fd = 2
+        LOG.fd = open_stderr()
     else:
-        syslog.openlog("distccd", syslog.LOG_PID, syslog.LOG_DAEMON)
+        LOG.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        LOG.socket.setblocking(False)
 
 
-def open_append(path):
-    """Return a descriptor of the file `path`, opened to append. Raises OSError."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY, 0o644)
+def open_stderr():
+    """Return a descriptor of stderr that never waits, if the system can make one, else 2."""
+    try:
+        return os.open("/proc/self/fd/2",
+                       os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return 2
+
+
+def open_own_file(path, flags, account):
+    """Return a descriptor of a log or pid file, made if need be. Raises OSError.
+
+    account: the user that root is going to be, as pwd has it, or None. Root follows no path that
+    this user can lead elsewhere: it acts as the user. Only where all directories on the way are
+    out of the user's reach it opens the file itself, and gives away what it has made."""
+    flags |= os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK    # a FIFO without a reader is an error
+    try:
+        with acting_as(account):
+            return os.open(path, flags | os.O_CREAT, 0o644)
+    except PermissionError:
+        if account is None or can_change_way(path, account):
+            raise
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return os.open(path, flags)
+    os.fchown(fd, account.pw_uid, account.pw_gid)           # or SIGHUP could not open it again
+    return fd
+
+
+def can_change_way(path, account):
+    """Tell whether a user can put something else in a directory on the way to a file."""
+    directory = os.path.dirname(os.path.abspath(path))
+    found = False
+    with acting_as(account):
+        for way in {directory, os.path.realpath(directory)}:
+            while way and not found:
+                found = os.access(way, os.W_OK, effective_ids=True) \
+                    or os.stat(way).st_uid == account.pw_uid
+                way = os.path.dirname(way) if way != "/" else ""
+    return found
+
+
+@contextlib.contextmanager
+def acting_as(account):
+    """Be another user for a while, as far as files go. account: as pwd has it; None: nobody."""
+    if account is None:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups(groups_of(account))
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def groups_of(account):
+    """Return the ids of the groups that a user is in besides his own."""
+    return [group.gr_gid for group in grp.getgrall() if account.pw_name in group.gr_mem]
 
 
 def reopen_log():
@@ -204,7 +268,7 @@ def reopen_log():
     if not LOG.path:
         return
     try:
-        fresh = open_append(LOG.path)
+        fresh = open_own_file(LOG.path, os.O_WRONLY | os.O_APPEND, None)
     except OSError as error:
         log("error", "cannot reopen log file: %s" % error.strerror)
         return
@@ -217,7 +281,7 @@ def log(level, text):
     if LEVELS[level] > LOG.least:
         return
     if LOG.fd is None:
-        syslog.syslog(LEVELS[level], "%s%s" % ("" if level == "info" else level + ": ", text))
+        send_to_syslog(LEVELS[level], "%s%s" % ("" if level == "info" else level + ": ", text))
         return
     line = "%s distccd[%d] %s: %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), os.getpid(),
                                         level, text)
@@ -228,6 +292,25 @@ def log(level, text):
             os.write(LOG.fd, line.encode("utf-8", "backslashreplace"))
     except OSError:
         pass                            # a full disk: there is nowhere left to say it
+
+
+SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
+
+
+def send_to_syslog(priority, text):
+    """Send a line to the system's log; what that does not take at once is lost.
+
+    (The C library's syslog() waits until it is read, in a handler of a signal too.)"""
+    if LOG.socket is None:
+        return
+    line = "<%d>%s distccd[%d]: %s" % (syslog.LOG_DAEMON | priority,
+                                       time.strftime("%b %e %H:%M:%S"), os.getpid(), text)
+    for path in SYSLOG_SOCKETS:
+        try:
+            LOG.socket.sendto(line.encode("utf-8", "backslashreplace"), path)
+            return
+        except OSError:
+            pass                        # not there, or full
 
 
 def place_of(error):
@@ -1724,6 +1807,9 @@ class JobDirectory:
         self.path = self.fd = None
 
 
+JOB_NAME = re.compile(JOB_PREFIX + r"([1-9][0-9]{0,9})_[0-9a-f]{12}", re.ASCII)
+
+
 def remove_tree(path):
     """Remove a directory and what is in it; what cannot be removed is logged."""
     try:
@@ -1743,15 +1829,16 @@ def remove_tree(path):
 def sweep_directories(pid=None):
     """Remove the directories of jobs that died without cleaning; with `pid` only that process's.
 
-    One that is ours, unlocked and not just made has no living job."""
+    One that is ours, unlocked and not just made has no living job. What only begins like one is
+    left alone."""
     top = temporary_directory()
     try:
         names = os.listdir(top)
     except OSError:
         return
-    start = JOB_PREFIX if pid is None else "%s%d_" % (JOB_PREFIX, pid)
     for name in names:
-        if name.startswith(start):
+        found = JOB_NAME.fullmatch(name)
+        if found and (pid is None or int(found.group(1)) == pid):
             sweep_one(os.path.join(top, name), 0 if pid is not None else STALE_JOB_S)
 
 
@@ -2364,7 +2451,7 @@ def serve_inetd(options):
     for descriptor in (0, 1):
         redirect(descriptor, "/dev/null")
     name, address = name_peer(in_fd)
-    become_user(options)
+    become_user(options.account)
     worker = Worker(options)
     set_signals(lambda _: worker.handle_stop(), lambda _: reopen_log())
     limit_resources(options.jobs)
@@ -2392,7 +2479,7 @@ def name_peer(fd):
 
 # -------------------------------------------------------------------------------------------
 # Start: bind first, then detach; user, pid file, main
-# detach become_user PidFile serve_network main
+# detach choose_account become_user PidFile serve_network main
 # -------------------------------------------------------------------------------------------
 
 def detach():
@@ -2417,30 +2504,37 @@ def detach():
     return finish
 
 
-def become_user(options):
-    """Give up root for good: groups, group, user. Raises Fatal if nobody can be found."""
+def choose_account(options):
+    """Return the user that root is going to be, as pwd has it, or None if we are not root.
+
+    Raises Fatal if nobody can be found."""
     if os.geteuid() != 0:
-        return
+        return None
     for name in [options.user] if options.user else DEFAULT_USERS:
         try:
-            user = pwd.getpwnam(name)
+            account = pwd.getpwnam(name)
             break
         except KeyError:
             continue
     else:
         raise Fatal(EXIT_BAD_ARGUMENTS, "no user %s: not serving as root"
                     % printable(options.user or " or ".join(DEFAULT_USERS)))
-    if user.pw_uid == 0:
+    if account.pw_uid == 0:
         raise Fatal(EXIT_BAD_ARGUMENTS, "not serving as root: choose another --user")
+    return account
+
+
+def become_user(account):
+    """Give up root for good: groups, group, user. account: see choose_account(). Raises Fatal."""
+    if account is None:
+        return
     try:
-        if LOG.path and stat.S_ISREG(os.fstat(LOG.fd).st_mode):
-            os.fchown(LOG.fd, user.pw_uid, user.pw_gid)     # or SIGHUP could not open it again
-        os.setgroups([group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem])
-        os.setgid(user.pw_gid)
-        os.setuid(user.pw_uid)
+        os.setgroups(groups_of(account))
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
     except OSError as error:
         raise Fatal(EXIT_DISTCC_FAILED, "cannot become %s: %s"
-                    % (user.pw_name, error.strerror)) from None
+                    % (account.pw_name, error.strerror)) from None
 
 
 class PidFile:
@@ -2451,12 +2545,17 @@ class PidFile:
         self.path = os.path.abspath(path) if path else None
         self.fd = None
 
-    def open(self):
-        """Open it, before the user is changed. Raises Fatal."""
+    def open(self, account):
+        """Open it, before the user is changed to `account`. Raises Fatal."""
         if self.path is None:
             return
         try:
-            self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                self.fd = open_own_file(self.path, os.O_WRONLY, account)
+            except PermissionError:     # it is another's, in a directory of ours
+                with acting_as(account):
+                    os.unlink(self.path)
+                self.fd = open_own_file(self.path, os.O_WRONLY, account)
         except OSError as error:
             raise Fatal(EXIT_IO_ERROR, "cannot write pid file %s: %s"
                         % (printable(self.path), error.strerror)) from None
@@ -2487,9 +2586,9 @@ def serve_network(options):
     pid_file = PidFile(options.pid_file)
     os.environ["TMPDIR"] = temporary_directory()
     server = CompileServer(options)     # before detaching, so that the exit code tells
-    pid_file.open()
+    pid_file.open(options.account)
     trim_memory()
-    become_user(options)
+    become_user(options.account)
     server.worker = Worker(options, None if options.no_fork else Places(options.jobs))
     finish_detaching = (lambda: None) if options.no_detach else detach()
     pid_file.write()
@@ -2561,6 +2660,7 @@ def main(argv):
         # Whoever started it may wait for the end of a pipe or hold a lock in one of these.
         os.closerange(3, min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     try:
+        options.account = choose_account(options)
         open_log(options)
         if options.nice:
             os.nice(options.nice)
@@ -2571,7 +2671,7 @@ def main(argv):
         return serve_network(options)
     except Fatal as error:
         log("critical", str(error))
-        if LOG.fd != 2:
+        if not options.log_stderr:
             print("%s: %s" % (NAME, error), file=sys.stderr)
         return error.code
 

@@ -40,6 +40,7 @@ import collections
 import contextlib
 import errno
 import fcntl
+import functools
 import gc
 import grp
 import io
@@ -70,7 +71,7 @@ VERSION = "1.0"
 
 SILENCE_TIMEOUT_S = 60.0
 LEAST_SILENCE_TIMEOUT_S, MOST_SILENCE_TIMEOUT_S = 0.01, 86400.0
-SLOWEST_BYTES_PER_S = 64 * 1024         # a body slower than this runs out of time
+SLOWEST_BYTES_PER_S = 64 * 1024         # a request slower than this runs out of time
 SILENCES_PER_REQUEST = 10               # the whole request takes at most so many time-outs more
 DRAIN_S = 1.0                           # after an early answer: what the peer still sends is
 DRAIN_BYTES = 1024 * 1024               # thrown away, or a reset could overtake the answer
@@ -78,7 +79,9 @@ KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 30, 10, 3
 
 DEFAULT_MAX_CONNECTIONS = 256
 MAKES_ROOM_AFTER = 1 / 12               # of the silence time-out, when all connections are taken
-ROW_BYTES = 8                           # of what a child tells its parent
+ROW = struct.Struct("=iiQ")             # of what a child tells its parent: group, whether its
+                                        # request is whole, bytes of it
+SHARE_OF_ONE_ADDRESS = 7                # so many connections for each one that is left to others
 BACKLOG = 256
 MOST_LINGERING = 64                     # connections turned away whose bytes are still drained
 LOOP_S = 0.25                           # how soon the accept loop sees a signal or a dead child
@@ -99,10 +102,12 @@ SMALL_OBJECT_BYTES = 128 * 1024         # smaller ones leave in one piece with t
 # that names /dev/zero makes gcc read until this stops it.
 COMPILER_MEMORY_BYTES = 4 * 1024 ** 3
 COMPILER_FILE_BYTES = 4 * 1024 ** 3
-DEFAULT_PIPE_BYTES = 64 * 1024
-MOST_PIPE_BYTES = 1024 * 1024           # Linux gives an ordinary user no wider one (pipe(7)),
-ALL_PIPES_BYTES = 32 * MOST_PIPE_BYTES  # and twice as much for all, before it gives 8 KB each
-F_SETPIPE_SZ = 1031                     # fcntl has the name from Python 3.10 on
+MOST_PROCESSES = 8192                   # of the daemon's user, with all that is not ours
+OOM_SCORE = 500                         # of a child and its compilers, from 0 to 1000
+LEAST_RECEIVED_BYTES = 1024 ** 3        # of requests at once, unless an option says otherwise
+ACCOUNT_BYTES = 256 * 1024              # a request is accounted for each time so much has come
+MOST_SOCKET_BYTES = 1024 * 1024
+ALL_SOCKETS_BYTES = 32 * MOST_SOCKET_BYTES
 
 DEFAULT_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
                     "fe80::/10", "fc00::/7")
@@ -407,7 +412,11 @@ def add_access_options(group):
                        help="run this program too, a name on PATH or a path (may be repeated)")
     group.add_argument("--max-connections", type=number_from(1, 65536), metavar="N",
                        default=DEFAULT_MAX_CONNECTIONS,
-                       help="turn clients away beyond this number, default %(default)s")
+                       help="turn clients away beyond this number, default %(default)s;\n"
+                       "one address gets at most seven eighths of them")
+    group.add_argument("--max-received", type=number_from(1), metavar="MIB", default=0,
+                       help="memory for requests, of all clients together\n"
+                       "(default: half of this machine's, at least 1024)")
 
 
 def add_job_options(group):
@@ -837,7 +846,7 @@ def guard_source(source):
 
 # -------------------------------------------------------------------------------------------
 # Processes: a compiler with limits, ended as a group when the client leaves
-# clean_path find_compiler family_of limit_resources Compile Places
+# clean_path find_compiler family_of confine_process Compile Places
 # -------------------------------------------------------------------------------------------
 
 def clean_path(path):
@@ -892,38 +901,77 @@ def family_of(compiler, environment):
     return "clang" if b"clang" in text else "gcc" if b"Free Software" in text else ""
 
 
-def limit_resources(jobs):
-    """Bound the memory and file size of this process and of the compilers that inherit it.
+def confine_process(jobs):
+    """Bound this process and the compilers that inherit it: memory, size of files, number of
+    processes, no privileges by setuid programs; and let the kernel end them before others.
 
     jobs: how many compilers share this machine's memory."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jobs
-    except (OSError, ValueError):
-        memory = 0
-    for name, most in ((resource.RLIMIT_AS, max(memory, COMPILER_MEMORY_BYTES)),
-                       (resource.RLIMIT_FSIZE, COMPILER_FILE_BYTES), (resource.RLIMIT_CORE, 0)):
+    for name, most in ((resource.RLIMIT_AS, max(machine_memory() // jobs, COMPILER_MEMORY_BYTES)),
+                       (resource.RLIMIT_FSIZE, COMPILER_FILE_BYTES), (resource.RLIMIT_CORE, 0),
+                       (resource.RLIMIT_NPROC, MOST_PROCESSES)):
         hard = resource.getrlimit(name)[1]
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
         resource.setrlimit(name, (most, most))
+    prctl = load_prctl()
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_DUMPABLE, 1)           # as long as it is not, /proc/self belongs to root
+    raise_oom_score()
+    prctl(PR_SET_DUMPABLE, 0)           # and while it is, compilers could read its memory
 
 
-def widen_pipe(pipe, count, jobs):
-    """Make room for `count` bytes in a pipe, as far as the system can (Linux, fcntl(2)): the
-    compiler reads all of its source first, and need not be waited for. A refusal does no harm.
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 
-    jobs: how many there may be of such pipes."""
-    size = min(count, MOST_PIPE_BYTES, ALL_PIPES_BYTES // jobs)
-    if sys.platform == "linux" and size > DEFAULT_PIPE_BYTES:
-        try:
-            fcntl.fcntl(pipe.fileno(), F_SETPIPE_SZ, size)
-        except OSError:                 # the user has too many of them
-            pass
+
+@functools.lru_cache(maxsize=None)
+def load_prctl():
+    """Return Linux's prctl as a function of (option, number); elsewhere one that does nothing.
+
+    To be called before the user is changed, who may not reach the library."""
+    try:
+        import ctypes
+        prctl = ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):
+        return lambda option, number: -1
+    numbers = [ctypes.c_ulong(0)] * 3
+    return lambda option, number: prctl(option, ctypes.c_ulong(number), *numbers)
+
+
+def raise_oom_score():
+    """Have the kernel, when memory is short, end this process rather than the daemon."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+", buffering=1) as stream:
+            if int(stream.read()) < OOM_SCORE:
+                stream.write("%d\n" % OOM_SCORE)
+    except (OSError, ValueError):
+        pass                            # not Linux, or no /proc
+
+
+def machine_memory():
+    """Return the size of this machine's memory in bytes, 0 if it is not known."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+
+
+def widen_socket(end, count, jobs):
+    """Make room for `count` bytes in the socket to a compiler's stdin, as far as the system lets
+    us: the compiler reads all of its source first, and need not be waited for.
+
+    jobs: how many there may be of such sockets."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF,
+                   min(count, MOST_SOCKET_BYTES, ALL_SOCKETS_BYTES // jobs))
 
 
 class Compile:
     """One run of a compiler: its source goes in, its messages come out, its client is watched.
 
+    Its stdin, stdout and stderr are sockets, not pipes: a pipe of a process can be opened as
+    /proc/PID/fd/0 by any other of the same user, another job's assembler for one, which could
+    so read and spoil what is on its way. No socket can.
+
+    stdin, stdout, stderr: our ends; stdin is None if the compiler is given no source.
     messages: {"stdout": bytearray, "stderr": bytearray}, bounded; what is more is thrown away."""
 
     def __init__(self, argv, directory, environment, from_stdin, peer):
@@ -933,25 +981,33 @@ class Compile:
         self.peer = peer
         self.source = []
         self.messages = {"stdout": bytearray(), "stderr": bytearray()}
+        pairs = [socket.socketpair() for _ in range(3)]
+        self.stdin, self.stdout, self.stderr = [ours for ours, _ in pairs]
+        if not from_stdin:
+            self.stdin.close()          # end of file
+            self.stdin = None
         try:
+            stdin, stdout, stderr = [theirs for _, theirs in pairs]
             self.process = subprocess.Popen(
                 argv, cwd=directory, env=environment, start_new_session=True,
-                stdin=subprocess.PIPE if from_stdin else subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+                stdin=stdin, stdout=stdout, stderr=stderr)
         except (FileNotFoundError, PermissionError) as error:
             raise Refused(EXIT_COMPILER_MISSING, "cannot run %s: %s"
                           % (argv[0], error.strerror)) from None
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
         self.ended = False
         self.poller = select.poll()
         self.pipes = {}
-        self.watch(self.process.stdin, select.POLLOUT, self.feed)
-        self.watch(self.process.stdout, select.POLLIN, self.collect)
-        self.watch(self.process.stderr, select.POLLIN, self.collect)
+        self.watch(self.stdin, select.POLLOUT, self.feed)
+        self.watch(self.stdout, select.POLLIN, self.collect)
+        self.watch(self.stderr, select.POLLIN, self.collect)
 
     def watch(self, pipe, event, action):
-        """Have action(pipe) called when a pipe of the compiler is ready."""
+        """Have action(pipe) called when one of our ends is ready."""
         if pipe is not None:
-            os.set_blocking(pipe.fileno(), False)
+            pipe.setblocking(False)
             self.pipes[pipe.fileno()] = pipe, action
             self.poller.register(pipe.fileno(), event)
 
@@ -1001,13 +1057,13 @@ class Compile:
         """Give the compiler some more of its source; a compiler that wants none is no fault."""
         try:
             if self.source:
-                written = os.write(pipe.fileno(), self.source[0][:MOST_PIPE_BYTES])
+                written = os.write(pipe.fileno(), self.source[0][:MOST_SOCKET_BYTES])
                 self.source[0] = self.source[0][written:]
                 if not self.source[0].nbytes:
                     del self.source[0]
         except BlockingIOError:
             return
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             self.source = []
         if not self.source:
             self.close(pipe)
@@ -1018,7 +1074,7 @@ class Compile:
             piece = os.read(pipe.fileno(), CHUNK_BYTES)
         except BlockingIOError:
             return
-        kept = self.messages["stdout" if pipe is self.process.stdout else "stderr"]
+        kept = self.messages["stdout" if pipe is self.stdout else "stderr"]
         kept += piece[:MAX_MESSAGE_BYTES - len(kept)]
         if not piece:
             self.close(pipe)
@@ -1547,8 +1603,9 @@ class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
 
     name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
-    which the whole request must be here. while_waiting: what to call again and again while
-    bytes of the request are awaited, until it returns False; or None."""
+    which the whole request must be here, but for the time that its bytes take. while_waiting:
+    what to call again and again while bytes of the request are awaited, until it returns False;
+    or None."""
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
@@ -1589,7 +1646,9 @@ class Peer:
 
     def await_bytes(self):
         """Wait until something can be read. Raises Refused when the time-out has passed."""
-        wait_s = min(self.silence_s, self.limit - time.monotonic())
+        # What has come buys time, not what was announced.
+        limit = self.limit + self.received / SLOWEST_BYTES_PER_S
+        wait_s = min(self.silence_s, limit - time.monotonic())
         if wait_s <= 0:
             raise Refused(EXIT_IO_ERROR, "the request came too slowly")
         silent_at = time.monotonic() + wait_s
@@ -1703,11 +1762,12 @@ def recv_command(peer):
     return argv
 
 
-def recv_source(peer):
+def recv_source(peer, note_received):
     """Return a writable buffer with the source, the other half of the request.
 
     Anonymous memory becomes real as bytes arrive: who announces much and sends nothing takes
-    nothing. Raises WireError, Refused, ClientGone, MemoryError."""
+    nothing. note_received(count) is told now and then how many bytes are here.
+    Raises WireError, Refused, ClientGone, MemoryError."""
     length = read_header(peer.receive, b"DOTI", MAX_SOURCE_BYTES)
     if not length:
         return bytearray()
@@ -1715,10 +1775,12 @@ def recv_source(peer):
         source = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(error.strerror) from None
-    peer.limit += length / SLOWEST_BYTES_PER_S
     with memoryview(source) as view:
-        at = 0
+        at = noted = 0
         while at < length:
+            if at - noted >= ACCOUNT_BYTES:
+                noted = at
+                note_received(at)
             count = peer.receive_into(view[at:at + CHUNK_BYTES])
             if not count:
                 raise WireError(EXIT_TRUNCATED, "connection closed after %d of %d bytes of DOTI"
@@ -1902,6 +1964,7 @@ class Worker:
         self.command_bytes = None       # of the request, up to the source
         self.note_group = lambda group: None
         self.note_whole = lambda: None
+        self.note_received = lambda count: None
 
     def handle_stop(self):
         """For signal handlers: a request to stop. Raises Refused in the job that it ends."""
@@ -1968,11 +2031,13 @@ class Worker:
             self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
             compiler = find_compiler(command.compiler, self.path, self.options.allow_compiler)
         except Refused:
-            recv_source(peer)           # or the answer is lost in the reset that this would meet
+            recv_source(peer, self.note_received)
+            # or the answer would be lost in the reset that this would meet
             raise
         try:
             self.start_early(peer, command, compiler)
-            source = self.check_source(peer, command, compiler, recv_source(peer))
+            source = self.check_source(peer, command, compiler,
+                                       recv_source(peer, self.note_received))
             peer.while_waiting = None
             self.at_work = True
             self.note_whole()
@@ -2078,8 +2143,8 @@ class Worker:
         run = self.run
         self.unstoppable = False
         self.check_stop()
-        if run.process.stdin:
-            widen_pipe(run.process.stdin, sum(map(len, source)), self.options.jobs)
+        if run.stdin:
+            widen_socket(run.stdin, sum(map(len, source)), self.options.jobs)
         status = run.run([] if self.options.no_fifo else source, self.options.job_lifetime)
         self.end_compiler()
         if self.places:
@@ -2143,6 +2208,11 @@ class StopServing(Exception):
     """The daemon was told to stop."""
 
 
+# A process that serves one connection: its row in the table, time.monotonic() when it began, the
+# address of its client.
+Child = collections.namedtuple("Child", "row began host")
+
+
 class CompileServer(socketserver.ForkingTCPServer):
     """Accepts connections and forks a child for each.
 
@@ -2159,11 +2229,15 @@ class CompileServer(socketserver.ForkingTCPServer):
         self.options = options
         self.worker = None
         self.stop_asked = self.in_child = False
-        self.children = {}              # pid: (its row in self.table, when it began)
+        self.children = {}              # pid: Child
         self.rows = list(range(options.max_connections))
         # Each child's row says which process group its compiler runs in, for a child that must
-        # be killed cannot end it any more, and whether its request is whole.
-        self.table = mmap.mmap(-1, ROW_BYTES * options.max_connections)
+        # be killed cannot end it any more, whether its request is whole, and how much of it is
+        # in memory: for no more than so many bytes may be in all of them together.
+        self.table = mmap.mmap(-1, ROW.size * options.max_connections)
+        self.most_received = options.max_received * 1024 * 1024 if options.max_received \
+            else max(machine_memory() // 2, LEAST_RECEIVED_BYTES)
+        self.next_sweep = 0.0           # time.monotonic()
         self.patience_s = silence_timeout_s() * MAKES_ROOM_AFTER
         self.lingering = collections.deque()
         self.address_family, address = choose_address(options)
@@ -2202,11 +2276,11 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.shutdown_request(request)
             return
         self.collect_children()
-        if not self.rows and not self.make_room():
-            self.turn_away(request, "busy: %d connections are open" % len(self.children))
+        if not self.may_come(host) and not self.make_room(host):
+            self.turn_away(request, "busy: %d connections are open, %d of them from %s"
+                           % (len(self.children), self.count_of(host), host))
             return
         row = self.rows.pop()
-        struct.pack_into("2i", self.table, ROW_BYTES * row, 0, 0)
         try:
             pid = os.fork()
         except OSError as error:
@@ -2215,25 +2289,56 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.turn_away(request, "busy: cannot start a process")
             return
         if pid:
-            self.children[pid] = row, time.monotonic()
+            self.children[pid] = Child(row, time.monotonic(), host)
             self.close_request(request)
         else:
             self.run_child(request, client_address, row)
 
-    def make_room(self):
-        """End the oldest connection that has been without a whole request for long; tell whether
-        there was one. The silent must not keep others out."""
-        for pid, (row, began) in self.children.items():
-            whole, = struct.unpack_from("i", self.table, ROW_BYTES * row + 4)
-            if not whole and time.monotonic() - began > self.patience_s:
-                log("warning", "child %d is ended: its client is silent, and others come" % pid)
-                kill_quietly(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                del self.children[pid]
-                self.rows.append(row)
-                self.clean_after(pid, row)
-                return True
-        return False
+    def count_of(self, host):
+        """Return how many connections an address has."""
+        return sum(child.host == host for child in self.children.values())
+
+    def may_come(self, host):
+        """Tell whether an address may have one more connection.
+
+        The more it has, the more must be left for others: so one address never takes all, nor
+        do several. The last one is for an address that has none."""
+        own, left = self.count_of(host), len(self.rows)
+        return left > 0 and (own == 0 or left > 1 and own < SHARE_OF_ONE_ADDRESS * left)
+
+    def make_room(self, host):
+        """End the oldest connection that has been without a whole request for long, of the
+        address that has the most; tell whether there was one that has no fewer than `host`. The
+        silent must not keep others out."""
+        silent = [(-self.count_of(child.host), child.began, pid)
+                  for pid, child in self.children.items()
+                  if not self.read_row(child.row)[1]
+                  and time.monotonic() - child.began > self.patience_s]
+        if not silent or -min(silent)[0] < self.count_of(host):
+            return False
+        pid = min(silent)[2]
+        log("warning", "child %d is ended: its client is silent, and others come" % pid)
+        kill_quietly(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self.clean_after(pid, self.children.pop(pid).row)
+        return True
+
+    def read_row(self, row):
+        """Return (process group of the compiler or 0, whether the request is whole, bytes)."""
+        return ROW.unpack_from(self.table, ROW.size * row)
+
+    def write_row(self, row, **changes):
+        """Change what a child tells: group, whole, received."""
+        told = dict(zip(("group", "whole", "received"), self.read_row(row)), **changes)
+        ROW.pack_into(self.table, ROW.size * row, *told.values())
+
+    def note_received(self, row, count):
+        """A child has `count` bytes of its request in memory. Raises Refused if that is more than
+        what is left for others: so the large ones go first, and there is always some left."""
+        self.write_row(row, received=count)
+        left = self.most_received - sum(entry[2] for entry in ROW.iter_unpack(self.table))
+        if count > max(left, 0):
+            raise Refused(EXIT_OUT_OF_MEMORY, "too many bytes of requests are being received")
 
     def run_child(self, request, client_address, row):
         """Serve one connection in this child, and exit."""
@@ -2245,10 +2350,10 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.in_child = True
             if self.stop_asked:         # of us, before we knew who we are
                 self.worker.handle_stop()
-            limit_resources(self.options.jobs)
-            place = ROW_BYTES * row
-            self.worker.note_group = lambda group: struct.pack_into("i", self.table, place, group)
-            self.worker.note_whole = lambda: struct.pack_into("i", self.table, place + 4, 1)
+            confine_process(self.options.jobs)
+            self.worker.note_group = lambda group: self.write_row(row, group=group)
+            self.worker.note_whole = lambda: self.write_row(row, whole=1)
+            self.worker.note_received = lambda count: self.note_received(row, count)
             self.finish_request(request, client_address)
             self.shutdown_request(request)
             status = 0
@@ -2280,6 +2385,11 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.collect_children()
         while self.lingering and self.lingering[0][1] <= time.monotonic():
             self.lingering.popleft()[0].close()
+        if time.monotonic() >= self.next_sweep:
+            # What was killed together with an earlier daemon may have been too young when this
+            # one started.
+            self.next_sweep = time.monotonic() + silence_timeout_s()
+            sweep_directories()
 
     def collect_children(self, *, blocking=False):
         """Reap the children that have ended; end what those that were killed left behind."""
@@ -2289,18 +2399,25 @@ class CompileServer(socketserver.ForkingTCPServer):
             except ChildProcessError:
                 ended, status = pid, 0
             if ended:
-                row, _ = self.children.pop(pid)
-                self.rows.append(row)
+                row = self.children.pop(pid).row
                 if os.WIFSIGNALED(status):
                     log("error", "child %d was killed by signal %d" % (pid, os.WTERMSIG(status)))
                     self.clean_after(pid, row)
+                else:
+                    self.free_row(row)
+
+    def free_row(self, row):
+        """A child has ended: its row is for the next one."""
+        self.write_row(row, group=0, whole=0, received=0)
+        self.rows.append(row)
 
     def clean_after(self, pid, row):
-        """A child was killed: end its compiler and remove its directory."""
-        group, = struct.unpack_from("i", self.table, ROW_BYTES * row)
+        """A child was killed: end its compiler, remove its directory, free its row."""
+        group = self.read_row(row)[0]
         if group > 0:
             kill_quietly(-group, signal.SIGKILL)
         sweep_directories(pid)
+        self.free_row(row)
 
     def stop_children(self):
         """End all children: work may finish for a few seconds, and what is stuck is killed."""
@@ -2451,11 +2568,13 @@ def serve_inetd(options):
     for descriptor in (0, 1):
         redirect(descriptor, "/dev/null")
     name, address = name_peer(in_fd)
+    load_prctl()
     become_user(options.account)
     worker = Worker(options)
     set_signals(lambda _: worker.handle_stop(), lambda _: reopen_log())
-    limit_resources(options.jobs)
+    confine_process(options.jobs)
     worker.serve(Peer(in_fd, out_fd, name), address)
+    sweep_directories()
 
 
 def name_peer(fd):
@@ -2588,13 +2707,14 @@ def serve_network(options):
     server = CompileServer(options)     # before detaching, so that the exit code tells
     pid_file.open(options.account)
     trim_memory()
+    load_prctl()
     become_user(options.account)
     server.worker = Worker(options, None if options.no_fork else Places(options.jobs))
     finish_detaching = (lambda: None) if options.no_detach else detach()
     pid_file.write()
     set_signals(server.on_stop, server.on_hangup)
     if options.no_fork:
-        limit_resources(options.jobs)
+        confine_process(options.jobs)
     check_temporary_directory()
     log("notice", "listening on %s port %d" % server.server_address[:2])
     finish_detaching()
@@ -2617,7 +2737,7 @@ def trim_memory():
     """Give back what starting took: compiling this script needs 3 MB for a moment."""
     gc.collect()
     try:
-        import ctypes                   # before the user is changed, who may not reach it
+        import ctypes
         ctypes.CDLL(None).malloc_trim(0)
     except (ImportError, OSError, AttributeError):
         pass                            # not glibc

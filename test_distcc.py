@@ -37,6 +37,7 @@ import tempfile
 import threading
 import time
 import unittest
+from unittest import mock
 
 import distcc
 import distccd
@@ -5082,7 +5083,7 @@ class SilenceTest(FaultCase):
         os.mkfifo(self.path("gate"))
         self.compiler('case "$args" in *-O1*) cat %s;; esac; echo object > $out\n'
                       % self.path("gate"))
-        daemon = self.serve("--max-connections", "3", DISTCCD_SILENCE_TIMEOUT="24")
+        daemon = self.serve("--max-connections", "4", DISTCCD_SILENCE_TIMEOUT="24")
         with contextlib.ExitStack() as stack:
             def connect(data=b""):
                 connection = stack.enter_context(
@@ -5521,6 +5522,446 @@ class TroubleTest(FaultCase):
             connection.sendall(pack_request(COMPILE, b"\n" * 50000000)[:100000])
             self.check_refused(parse_answer(read_to_end(connection)), 105)
         self.check_serves(daemon)
+
+
+# -------------------------------------------------------------------------------------------
+# What a job, a client, a user of this machine may take: shares, limits, files of others
+# ShareTest ConfinementTest HandedOverTest PlantedFilesTest SweepTest UnreadLogTest
+# -------------------------------------------------------------------------------------------
+
+class ShareTest(FaultCase):
+    """No address takes all: connections, memory, time."""
+
+    def connect(self, daemon, host="127.0.0.1", data=b""):
+        """Connect from an address of this machine; return the connection, open to the end."""
+        connection = socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S, (host, 0))
+        self.addCleanup(connection.close)
+        connection.sendall(data)
+        return connection
+
+    def fill(self, daemon, hosts, count):
+        """Open so many connections from each of the hosts; return {host: those that stay open}."""
+        opened = {host: [self.connect(daemon, host) for _ in range(count)] for host in hosts}
+
+        def is_open(connection):
+            return not select.select([connection], [], [], 0)[0]
+        wait_until(lambda: len(children_of(daemon.process.pid))
+                   + daemon.log().count("busy: ") >= count * len(hosts), "all to be met")
+        return {host: sum(map(is_open, opened[host])) for host in hosts}
+
+    def test_one_address(self):
+        """Whatever the limit, one address leaves some connections to others."""
+        for limit, most in ((1, 1), (2, 1), (3, 2), (8, 7), (40, 35)):
+            with self.subTest(limit=limit):
+                daemon = self.serve("--max-connections", str(limit))
+                self.assertEqual(self.fill(daemon, ["127.0.0.1"], limit), {"127.0.0.1": most})
+                if limit > 1:
+                    answer = parse_answer(read_to_end(
+                        self.connect(daemon, "127.0.0.2", pack_request(COMPILE))))
+                    self.assertEqual(answer.status, 0, answer)
+                answer = parse_answer(read_to_end(self.connect(daemon, "127.0.0.1", b"DIST")))
+                self.check_refused(answer, 100)
+                self.assertIn(b"busy", answer.messages)
+
+    def test_several_addresses(self):
+        """Nor do several, and what one has left the next one can have."""
+        daemon = self.serve("--max-connections", "40")
+        hosts = ["127.0.0.%d" % number for number in range(1, 5)]
+        counts = self.fill(daemon, hosts, 40)
+        self.assertGreaterEqual(min(counts.values()), 1)
+        self.assertLess(sum(counts.values()), 40)
+        answer = parse_answer(read_to_end(
+            self.connect(daemon, "127.0.0.9", pack_request(COMPILE))))
+        self.assertEqual(answer.status, 0, answer)
+
+    def test_renewed(self):
+        """Who has fewer connections comes in for one of him who has more, and not the other way
+        round; a job at work is nobody's to end."""
+        daemon = self.serve("--max-connections", "3", DISTCCD_SILENCE_TIMEOUT="1.2")
+        quiet = self.connect(daemon, "127.0.0.2")
+        wait_until(lambda: children_of(daemon.process.pid), "a child")
+        first, second = self.connect(daemon), self.connect(daemon)
+        self.assertIn(b"busy", read_to_end(second))
+        self.assertFalse(select.select([quiet, first], [], [], 0)[0])
+
+    def test_request_without_end(self):
+        """A byte now and then: the time that a request has grows with what came, not with what
+        was announced."""
+        daemon = self.serve(DISTCCD_SILENCE_TIMEOUT="0.2")
+        connection = self.connect(daemon, data=HEAD + b"DOTI3fffffff")
+        connection.settimeout(0.02)
+        answer = b""
+        for _ in range(1000):
+            try:
+                answer = connection.recv(4096)
+                break
+            except socket.timeout:
+                connection.sendall(b"x")
+        self.check_refused(parse_answer(answer), 107)
+        self.assertIn(b"too slowly", answer)
+
+    def test_sum_of_requests(self):
+        """Large requests that are not whole leave memory to others, and are refused when there
+        is no more; when they have gone, there is."""
+        daemon = self.serve("--max-received", "8", "--max-connections", "50")
+        hogs = [self.connect(daemon, data=HEAD + b"DOTI00800000" + b"x" * 3000000)]
+        wait_until(lambda: not unread_bytes(hogs[0]), "the first to be read")
+        answers = [parse_answer(talk(daemon.port, pack_request(COMPILE, SOURCE_I + b" " * size)))
+                   for size in (7000000, 100000)]
+        self.check_refused(answers[0], 105)
+        self.assertEqual(answers[1].status, 0, answers[1])
+        hogs.pop().close()
+        wait_until(lambda: not children_of(daemon.process.pid), "the end of the first")
+        answer = ask(daemon, COMPILE, SOURCE_I + b"\n" * 3500000)
+        self.assertEqual(answer.status, 0, answer)
+        self.check_serves(daemon)
+
+    def test_senseless_silence(self):
+        """Values of DISTCCD_SILENCE_TIMEOUT that are no sensible number of seconds."""
+        def check(text):
+            daemon = self.serve(DISTCCD_SILENCE_TIMEOUT=text)
+            self.assertEqual(ask(daemon).status, 0)
+            with mock.patch.dict(os.environ, DISTCCD_SILENCE_TIMEOUT=text):
+                self.assertEqual(distccd.silence_timeout_s(), 60)
+        side_by_side(check, ("inf", "-inf", "nan", "-1", "0", "1e300", "1e-300", "", "x"), 3)
+
+
+class ConfinementTest(FaultCase):
+    """What a compiler is given to live with: compilers here are scripts that tell it."""
+
+    def told_by(self, script, *options, **changes):
+        """Return what a compiler with this shell text says, from each way to serve."""
+        self.compiler("{ %s; } 2>&1; cat > /dev/null; : > $out\n" % script)
+        for mode in ("--no-detach", "--no-fork"):
+            daemon = self.serve(mode, *options, **changes)
+            answer = ask(daemon)
+            self.assertEqual(answer.status, 0, answer)
+            yield answer.output.decode()
+
+    def test_limits(self):
+        """Memory, size of files, processes, core files; privileges; the order of ending."""
+        for text in self.told_by("cat /proc/self/limits /proc/self/oom_score_adj; "
+                                 "grep NoNewPrivs /proc/self/status"):
+            limits = dict(re.findall(r"(?m)^Max (.+?)  +(\w+)", text))
+            self.assertGreaterEqual(int(limits["address space"]), 4 << 30)
+            self.assertEqual(limits["file size"], str(4 << 30))
+            self.assertEqual(limits["core file size"], "0")
+            self.assertLessEqual(int(limits["processes"]), 8192)
+            self.assertRegex(text, r"(?m)^NoNewPrivs:\t1$")
+            self.assertGreaterEqual(int(re.search(r"(?m)^\d+$", text).group()), 500)
+
+    def test_the_daemon_is_not_the_first_to_go(self):
+        """Only what may be ended is raised in the order of ending: each child, not the parent."""
+        self.compiler("cat /proc/$PPID/oom_score_adj; : > $out\n")
+        daemon = self.serve()
+        with open("/proc/%d/oom_score_adj" % daemon.process.pid) as stream:
+            self.assertLess(int(stream.read()), 500)
+        self.assertGreaterEqual(int(ask(daemon).output), 500)
+
+    def test_environment(self):
+        """Nothing of the daemon's environment but what is made for a compiler."""
+        for text in self.told_by("tr '\\0' '\\n' < /proc/$$/environ", TOKEN="secret",
+                                 LD_LIBRARY_PATH="/nowhere", CPATH="/nowhere", HOME="/nowhere",
+                                 GCC_EXEC_PREFIX="/nowhere/", LANG="de_DE.UTF-8"):
+            names = {line.partition("=")[0] for line in text.splitlines()}
+            self.assertEqual(names, {"PATH", "LC_ALL", "TMPDIR", distccd.RECURSION_GUARD})
+
+    def test_user(self):
+        """Root is given up by every mode, with its groups."""
+        for mode in ("--no-detach", "--no-fork", "--inetd"):
+            self.compiler("id -u; id -g; id -G; : > $out\n")
+            argv = PYTHON + [SERVER, mode, "--log-file", self.path("open/log")]
+            if ROOT:
+                argv = ["setpriv", "--groups=0,4,24"] + argv
+            with self.subTest(mode=mode):
+                answer = self.ask_new_daemon(argv, mode == "--inetd")
+                self.assertEqual(answer.status, 0, answer)
+                user, group, *groups = map(int, answer.output.split())
+                self.assertNotEqual(user, 0)
+                if ROOT:
+                    self.assertFalse({0, 4, 24} & {group, *groups}, groups)
+
+    def ask_new_daemon(self, argv, by_inetd):
+        """Return the Answer of a daemon that is started for one job."""
+        ours, theirs = socket.socketpair()
+        listener = free_port()
+        if not by_inetd:
+            argv = argv + ["--port", str(listener), "--listen", "127.0.0.1"]
+        process = subprocess.Popen(argv, stdin=theirs if by_inetd else subprocess.DEVNULL,
+                                   stdout=theirs, env=changed_environment(self.settings()))
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        theirs.close()
+        with ours:
+            if by_inetd:
+                ours.sendall(pack_request(COMPILE))
+                return parse_answer(read_to_end(ours))
+
+        def answer():
+            with contextlib.suppress(ConnectionRefusedError):
+                return talk(listener, pack_request(COMPILE))
+        return parse_answer(wait_until(answer, "the daemon"))
+
+    def test_modes_of_files(self):
+        """The job's directory is its user's alone, and a daemon without umask gives one."""
+        previous = os.umask(0)
+        self.addCleanup(os.umask, previous)
+        for text in self.told_by("stat -c %a .; umask"):
+            self.assertEqual(text.split(), ["700", "0022"])
+
+    def test_place_is_free_while_sending(self):
+        """A client that takes its object slowly holds no place."""
+        self.compiler('case "$args" in *-O1*) head -c 30000000 /dev/zero > $out;; '
+                      "*) : > $out;; esac\n")
+        daemon = self.serve("--jobs", "1", "--job-lifetime", "30")
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as slow:
+            slow.sendall(pack_request(["gcc", "-O1", "-c", "one.i"]))
+            slow.recv(1)
+            self.assertEqual(ask(daemon).status, 0)
+            self.assertEqual(len(daemon.job_lines()), 1)
+            self.assertGreater(len(read_to_end(slow)), 30000000)
+
+    def test_signal_arrives(self):
+        """A compiler that a signal ends is told of by the status, not taken for a verdict."""
+        daemon = self.serve()
+        for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
+            self.compiler("kill -%d $$\n" % number)
+            self.assertEqual(ask(daemon), Answer(number, b"", b"", b""))
+        self.compiler("echo 'gcc: fatal error: Killed signal terminated program cc1' >&2; exit 1\n")
+        self.check_refused(ask(daemon), 105)
+
+
+class HandedOverTest(FaultCase):
+    """What goes to a compiler and comes from it cannot be opened by other jobs."""
+
+    def test_no_descriptor_can_be_opened(self):
+        """Not by another process of the same user, as /proc/PID/fd/NUMBER."""
+        self.compiler("for fd in 0 1 2; do sh -c \"cat < /proc/$$/fd/$fd\" 2>/dev/null && echo read;"
+                      " sh -c \": >> /proc/$$/fd/$fd\" 2>/dev/null && echo written; done;"
+                      " cat; : > $out\n")
+        self.assertEqual(ask(self.serve()).output, SOURCE_I)
+
+    def test_nothing_of_the_daemon_can_be_opened(self):
+        """Nor descriptors and memory of the child that serves the connection."""
+        self.compiler("cat > /dev/null; for what in fd mem environ maps; do "
+                      "ls -l /proc/$PPID/$what/ > /dev/null 2>&1 && echo $what; "
+                      "head -c 1 /proc/$PPID/$what > /dev/null 2>&1 && echo $what; done;"
+                      " : > $out\n")
+        self.assertEqual(ask(self.serve()).output, b"")
+
+    def test_assembler_cannot_include_it(self):
+        """The way of a real job: assembler that includes another compiler's input gets none."""
+        self.compiler("echo $$ > %s; cat > /dev/null; : > $out\n" % self.path("open/pid"), "clang")
+        daemon = self.serve()
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as victim:
+            request = pack_request(["clang", "-c", "one.i"], b"secret:\n" * 1000)
+            victim.sendall(request[:-1])
+            pid = int(wait_until(lambda: os.path.exists(self.path("open/pid"))
+                                 and self.read("open/pid").strip(), "the victim"))
+            text = b'.include "/proc/%d/fd/0"\n' % pid
+            answer = ask(daemon, ["gcc", "-c", "one.s"], text)
+            self.assertNotEqual(answer.status, 0)
+            victim.sendall(request[-1:])
+            self.assertEqual(parse_answer(read_to_end(victim)).status, 0)
+
+    def test_large_sources(self):
+        """More than any socket holds, to compilers that read it all, in part, or not at all."""
+        daemon = self.serve()
+        source = b"/*" + b"x" * 5000000 + b"*/\nint one;\n"
+        for text, count in (("cat > $out", len(source)), ("head -c 10 > $out", 10),
+                            ("exec <&-; : > $out", 0), ("head -c 300000 > $out", 300000)):
+            self.compiler(text + "\n")
+            with self.subTest(text=text):
+                answer = ask(daemon, ["gcc", "-c", "one.s"], source)
+                self.assertEqual((answer.status, len(answer.object)), (0, count))
+
+
+@unittest.skipUnless(ROOT, "only root has what can be taken from it")
+class PlantedFilesTest(FaultCase):
+    """A daemon that root starts follows no link that its user planted, and gives nothing away."""
+
+    def setUp(self):
+        """Make a file of root's, and a directory of the daemon's user."""
+        super().setUp()
+        self.account = pwd.getpwnam(next(filter(in_password_file, distccd.DEFAULT_USERS)))
+        self.mine = self.write("mine", "root's own\n")
+        os.chmod(self.mine, 0o600)
+        os.mkdir(self.path("theirs"))
+        os.chown(self.path("theirs"), self.account.pw_uid, self.account.pw_gid)
+
+    def try_files(self, log, pid):
+        """Start a daemon with these files and stop it; return its exit code."""
+        port = free_port()
+        process = subprocess.Popen(
+            PYTHON + [SERVER, "--no-detach", "--port", str(port), "--listen", "127.0.0.1",
+                      "--log-file", self.path(log), "--pid-file", self.path(pid)],
+            env=changed_environment(self.settings()), stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+
+        def ended_or_ready():
+            with contextlib.suppress(ConnectionRefusedError):
+                return talk(port, b"x") and "ready"
+            return process.poll() is not None
+        if wait_until(ended_or_ready, "the daemon") == "ready":
+            process.terminate()
+        return process.wait(PATIENCE_S)
+
+    def facts(self):
+        """Return owner, mode and contents of root's file, and the names beside it."""
+        facts = os.stat(self.mine)
+        return (facts.st_uid, facts.st_gid, facts.st_mode, self.read("mine"),
+                sorted(os.listdir(self.path(""))))
+
+    def test_planted(self):
+        """Links, hard links, links in the middle of the way, links to nothing, FIFOs."""
+        os.symlink(self.mine, self.path("theirs/link"))
+        os.symlink(self.path("new"), self.path("theirs/dangling"))
+        os.symlink(self.path(""), self.path("theirs/way"))
+        os.link(self.mine, self.path("theirs/hard"))
+        os.mkfifo(self.path("theirs/fifo"))
+        os.chown(self.path("theirs/fifo"), self.account.pw_uid, -1)
+        before = self.facts()
+        for name in ("link", "dangling", "way/mine", "way/new", "hard", "fifo"):
+            for log, pid in (("theirs/" + name, "theirs/fine"), ("theirs/fine", "theirs/" + name)):
+                with self.subTest(log=log, pid=pid):
+                    status = self.try_files(log, pid)
+                    if (name, log) != ("hard", "theirs/fine"):      # its name is taken for the id
+                        self.assertEqual(status, 107)
+                    self.assertEqual(self.facts(), before)
+
+    def test_own_files(self):
+        """In a directory of the user's all is the user's; in one of root's, what was there
+        before stays as it was, and a new log is the user's, for SIGHUP to open again."""
+        self.assertEqual(self.try_files("theirs/log", "theirs/pid"), 0)
+        self.assertEqual(os.stat(self.path("theirs/log")).st_uid, self.account.pw_uid)
+        self.assertFalse(os.path.exists(self.path("theirs/pid")))
+        os.mkdir(self.path("roots"))
+        self.assertEqual(self.try_files("roots/log", "roots/pid"), 0)
+        self.assertEqual(os.stat(self.path("roots/log")).st_uid, self.account.pw_uid)
+        self.assertEqual(self.try_files("roots/log", "roots/pid"), 0)
+        os.chown(self.path("roots/log"), 0, 0)
+        self.assertEqual(self.try_files("roots/log", "roots/pid"), 0)
+        self.assertEqual(os.stat(self.path("roots/log")).st_uid, 0)
+        self.assertEqual(self.read("roots/log").count(b"stopped"), 3)
+
+
+class SweepTest(FaultCase):
+    """Directories of jobs that died are removed, and no others."""
+
+    OWN = "distccd_123_0123456789ab"
+
+    def make(self, name, age_s=1e6, owner=None):
+        """Make a directory with a file in TMPDIR, as if so old; return its path."""
+        path = self.path("jobs/" + name)
+        os.mkdir(path)
+        self.write("jobs/%s/file" % name, "")
+        if ROOT:
+            account = pwd.getpwnam(next(filter(in_password_file, distccd.DEFAULT_USERS)))
+            os.chown(path, account.pw_uid if owner is None else owner, -1)
+        os.chmod(path, 0o777)
+        os.utime(path, (time.time() - age_s,) * 2)
+        return path
+
+    def test_at_the_start(self):
+        """Only what is named exactly as ours are, is ours, old, and not locked."""
+        kept = [self.make(name) for name in (
+            "distccd_my_project", "distccd_1_dead", "distccd_1_0123456789abc", "distccd_",
+            "distccd_x_0123456789ab", "distccd_1_0123456789AB", "distccd_0123456789ab",
+            "distccd_1_0123456789ab.d", "distccd-saved_1_0123456789ab", "xdistccd_1_0123456789ab",
+            "distccd_1_0123456789ab\n", "distccd_\u0661_0123456789ab", "distccd_+1_0123456789ab")]
+        kept.append(self.make("distccd_2_0123456789ab", age_s=0))
+        if ROOT:
+            kept.append(self.make("distccd_3_0123456789ab", owner=0))
+        locked = os.open(self.make("distccd_4_0123456789ab"), os.O_RDONLY)
+        self.addCleanup(os.close, locked)
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        swept = self.make(self.OWN)
+        daemon = self.serve()
+        ask(daemon)
+        wait_until(lambda: not os.path.exists(swept), "the sweeping")
+        for path in kept + [self.path("jobs/distccd_4_0123456789ab")]:
+            self.assertTrue(os.path.exists(path + "/file"), path)
+
+    def test_by_the_running_daemon(self):
+        """A child killed together with its daemon leaves its directory no longer than until the
+        next daemon, already at work, finds it old enough."""
+        self.compiler("sleep 1000 & echo $$ $! >> %s; wait\n" % self.path("open/pids"))
+        first = self.serve()
+        with socket.create_connection(("127.0.0.1", first.port), PATIENCE_S) as connection:
+            connection.sendall(pack_request(COMPILE))
+            wait_until(lambda: os.path.exists(self.path("open/pids")), "the compiler")
+            group, _ = map(int, wait_until(lambda: self.read("open/pids").split(), "its ids"))
+            for pid in (first.process.pid, int(state_of(group)[1])):
+                os.kill(pid, signal.SIGKILL)
+        kill_group(group)
+        first.process.wait()
+        left, = os.listdir(self.path("jobs"))
+        second = self.serve(DISTCCD_SILENCE_TIMEOUT="0.3")
+        self.assertEqual(os.listdir(self.path("jobs")), [left])         # it is too young
+        os.utime(self.path("jobs/" + left), (1, 1))
+        self.check_no_jobs_left()
+        self.assertFalse(second.process.poll())
+
+
+class UnreadLogTest(FaultCase):
+    """A log that nobody reads holds up nothing: it loses lines."""
+
+    # Has nothing in /dev but what is needed and a system log that nobody reads.
+    UNREAD_SYSLOG = """
+mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 || exit
+exec "$0" -c 'import os, socket, sys
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind("/dev/log")
+os.chmod("/dev/log", 0o777)
+log.set_inheritable(True)
+os.execv(sys.argv[1], sys.argv[1:])' "$0" "$@"
+"""
+
+    def check_goes_on(self, argv, **keywords):
+        """Check that a daemon with such a log answers many requests, and stops when told to."""
+        port = free_port()
+        process = subprocess.Popen(argv + [SERVER, "--no-detach", "--verbose", "--listen",
+                                           "127.0.0.1", "--port", str(port)],
+                                   env=changed_environment(self.settings()), **keywords)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+
+        def answer():
+            with contextlib.suppress(ConnectionRefusedError):
+                return talk(port, pack_request(["gcc", "-x" + "y" * 10000]))
+        wait_until(answer, "the daemon")
+        for got in side_by_side(lambda _: answer(), range(400), 8):
+            self.check_refused(parse_answer(got), 101)
+        process.terminate()
+        self.assertEqual(process.wait(20), 0)
+
+    @unittest.skipUnless(ROOT, "needs a mount namespace")
+    def test_syslog(self):
+        """A socket at /dev/log whose owner sleeps."""
+        self.check_goes_on(["unshare", "-m", "sh", "-c", self.UNREAD_SYSLOG, sys.executable])
+
+    def test_stderr(self):
+        """A pipe, a socket and a terminal that are full."""
+        reader, writer = os.pipe()
+        one, other = socket.socketpair()
+        controller, terminal = pty.openpty()
+        for fd in (reader, writer, controller, terminal):
+            self.addCleanup(os.close, fd)
+        for end in (one, other):
+            self.addCleanup(end.close)
+        for fd in (writer, one.fileno(), terminal):
+            with self.subTest(fd=fd):
+                self.check_goes_on(PYTHON, stderr=fd, stdin=subprocess.DEVNULL)
+
+    def test_fifo(self):
+        """A FIFO for a log file: without a reader it is an error, full it loses lines."""
+        os.mkfifo(self.path("open/fifo"))
+        os.chmod(self.path("open/fifo"), 0o666)
+        result = run(PYTHON + [SERVER, "--no-detach", "--port", "0", "--listen", "127.0.0.1",
+                               "--log-file", self.path("open/fifo")],
+                     env=changed_environment(self.settings()))
+        self.assertEqual(result.status, 107, result)
 
 
 # -------------------------------------------------------------------------------------------

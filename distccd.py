@@ -233,16 +233,30 @@ def open_own_file(path, flags, account):
 
 
 def can_change_way(path, account):
-    """Tell whether a user can put something else in a directory on the way to a file."""
-    directory = os.path.dirname(os.path.abspath(path))
-    found = False
+    """Tell whether a user can put something else in a directory's place on the way to a file."""
+    last = os.path.dirname(os.path.abspath(path))
     with acting_as(account):
-        for way in {directory, os.path.realpath(directory)}:
-            while way and not found:
-                found = os.access(way, os.W_OK, effective_ids=True) \
-                    or os.stat(way).st_uid == account.pw_uid
-                way = os.path.dirname(way) if way != "/" else ""
+        return any(can_change(way, way in (last, os.path.realpath(last)), account)
+                   for top in (last, os.path.realpath(last)) for way in directories_above(top))
+
+
+def directories_above(path):
+    """Return a directory and all above it, as paths."""
+    found = [path]
+    while os.path.dirname(found[-1]) != found[-1]:
+        found.append(os.path.dirname(found[-1]))
     return found
+
+
+def can_change(directory, is_last, account):
+    """Tell whether a user, as whom we act, can put something else in place of an entry. In a
+    sticky directory as /tmp he can only make new ones: that matters where the file itself lies."""
+    try:
+        facts = os.stat(directory)
+    except PermissionError:
+        return False                    # he cannot even come there
+    return facts.st_uid == account.pw_uid or os.access(directory, os.W_OK, effective_ids=True) \
+        and (is_last or not facts.st_mode & stat.S_ISVTX)
 
 
 @contextlib.contextmanager

@@ -244,7 +244,8 @@ SEPARATE_ARGUMENT = frozenset("""
     -serialize-diagnostics --serialize-diagnostics -working-directory -framework -rdynamic-list
     -ccc-gcc-name -ccc-install-dir -dependency-file -fmodule-name -main-file-name -weak_framework
     -bundle_loader -install_name -force_load -dylib_file -current_version
-    -compatibility_version""".split())
+    -compatibility_version -fintrinsic-modules-path -fnew-alignment
+    -multiply_defined_unused""".split())
 
 # GNU long options and the short ones that they stand for; a trailing = takes an argument,
 # joined or as the next word (gcc documents them only in its option tables).
@@ -348,7 +349,7 @@ REASONS_ELSEWHERE = {
         -fms-volatile-file
         -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
         -working-directory* -filelist -fdebug-compilation-dir -ftrapv-handler -meabi -mthread-model
-        -multiply_defined -main-file-name""",
+        -multiply_defined* -main-file-name -fintrinsic-modules-path* -fnew-alignment""",
     "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
         -B* -no-integrated-cpp -Xclang* -mllvm* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir*
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
@@ -399,21 +400,40 @@ PATH_OPTIONS = ("-ffile-prefix-map=", "-fdebug-prefix-map=", "-fmacro-prefix-map
                 "-fcoverage-prefix-map=", "-fdebug-compilation-dir=")
 
 
+# What a word may consist of that no table holds. No blank, slash, comma or @ is among these: they
+# have a meaning to one or another of the programs that a compiler starts.
+DECIMAL_DIGITS = frozenset("0123456789")
+HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+NAME_CHARACTERS = LETTERS | DECIMAL_DIGITS | frozenset("_.$")
+PLAIN_CHARACTERS = LETTERS | DECIMAL_DIGITS | frozenset("-_+.:=")
+
+
+def names_no_file(word):
+    """Tell whether no program takes a PLAIN word, or what it is handed of it, for a file's name.
+
+    The assembler is handed the values of some options as words of their own, and expands one
+    that begins with @."""
+    if word.startswith(PATH_OPTIONS):
+        return word[word.index("=") + 1:][:1] != "@"
+    return "/" not in word and "@" not in word
+
+
 def classify_option(word):
     """Return (kind, reason) of an option word; reason is "" but for ELSEWHERE.
 
     Words that no table holds are PLAIN in the shapes -fWORD, -mWORD, -mWORD=VALUE and -WWORD
-    with no slash: both compilers keep them free of files. All else is UNKNOWN."""
+    with nothing but PLAIN_CHARACTERS: both compilers keep them free of files. All else is
+    UNKNOWN."""
     found = OPTION_INDEX.get(word)
     length = min(len(word), LONGEST_OPTION)
     while not found and length > 1:
         found = OPTION_INDEX.get(word[:length] + "*")
         length -= 1
     if found:
-        names_path = found[0] is PLAIN and "/" in word and not word.startswith(PATH_OPTIONS)
-        return (UNKNOWN, "") if names_path else found
+        return found if found[0] is not PLAIN or names_no_file(word) else (UNKNOWN, "")
     harmless = (word[:2] in ("-m", "-W") or word[:2] == "-f" and "=" not in word) \
-        and len(word) > 2 and "/" not in word and "," not in word
+        and len(word) > 2 and PLAIN_CHARACTERS.issuperset(word) and word not in SEPARATE_ARGUMENT
     return (PLAIN if harmless else UNKNOWN), ""
 
 
@@ -424,20 +444,36 @@ HARMLESS_ASSEMBLER_WORDS = frozenset("""
     --compress-debug-sections=zlib-gnu --compress-debug-sections=zlib-gabi --keep-locals -L
     --reduce-memory-overheads --size-check=error --size-check=warning --traditional-format
     --elf-stt-common=yes --elf-stt-common=no --generate-missing-build-notes=no
-    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X""".split())
+    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X
+    -mamd64 -mintel64 -mindex-reg -mnaked-reg -msse2avx -madd-bnd-prefix -mshared -mbig-obj
+    -mbranches-within-32B-boundaries -mregnames -mno-regnames -maltivec -mvsx -mthumb
+    -mthumb-interwork -mverbose-error -mno-verbose-error -mlittle-endian -mbig-endian
+    -mno-warn-deprecated -mwarn-deprecated""".split())
 
 
 def assembler_words_harmless(words):
     """Tell whether these arguments for the assembler name no file and make no listing.
 
-    words: what stood between the commas of -Wa, or after -Xassembler."""
+    words: what stood between the commas of -Wa, or after -Xassembler. Of the options in -m only
+    those pass that cannot take the next word: the ones listed, and those that have a value."""
     words = iter(words)
     for word in words:
         if word == "--defsym":
-            word = "-m" + next(words, "/")
-        if word not in HARMLESS_ASSEMBLER_WORDS and (word[:2] != "-m" or "/" in word):
+            if not defines_number(next(words, "")):
+                return False
+        elif word not in HARMLESS_ASSEMBLER_WORDS and not (
+                word[:2] == "-m" and word.find("=") > 2 and PLAIN_CHARACTERS.issuperset(word)):
             return False
     return True
+
+
+def defines_number(word):
+    """Tell whether a word is NAME=NUMBER, as the assembler's --defsym takes it."""
+    name, _, number = word.partition("=")
+    digits = number[2:] if number[:2] in ("0x", "0X") else number
+    return bool(name) and name[0] not in "0123456789" \
+        and NAME_CHARACTERS.issuperset(name) and bool(digits) \
+        and (HEX_DIGITS if digits is not number else DECIMAL_DIGITS).issuperset(digits)
 
 
 # Languages by suffix, and what `-x` calls each when it is preprocessed.
@@ -2649,7 +2685,8 @@ class FileList:
 def list_of(lister, about):
     """Return the FileList of what a Lister has collected."""
     entries = list(lister.entries.values())
-    pages = [b"".join(entries[at:at + PAGE_ENTRIES]) for at in range(0, len(entries), PAGE_ENTRIES)]
+    pages = [b"".join(entries[at:at + PAGE_ENTRIES])
+             for at in range(0, len(entries), PAGE_ENTRIES)]
     checks = []
     for path, entry in lister.entries.items():
         if entry[:1] == b"s":
@@ -2660,7 +2697,8 @@ def list_of(lister, about):
 
 
 def recall(path):
-    """Return what remember() wrote to the file at path; None if that is not there, or not whole."""
+    """Return what remember() wrote to the file at path; None if that is not there, or not
+    whole."""
     import marshal
     try:
         content, _ = read_settled(path)
@@ -2720,7 +2758,8 @@ def find_toolchain(command, path, environment, directory):
     languages = sorted({base_language(language) for _, language in command.sources})
     targets = [word for word in command.search_words if word[:8] in ("-target", "--target")]
     charsets = any(word.startswith(CHARSET_OPTIONS) for word in command.words)
-    key = (path, languages, targets, charsets, [environment.get(name) for name in LOCALE_VARIABLES])
+    key = (path, languages, targets, charsets,
+           [environment.get(name) for name in LOCALE_VARIABLES])
     memory = "%s/toolchain-%s" % (directory, digest_of(fsencode(repr(key)))[:32].decode())
     known = recall(memory)
     if known:
@@ -2879,8 +2918,8 @@ def locale_variants(name):
 
 def resolve_native(command, path, is_clang, environment):
     """Return (argv, specs): the command's argv, in which -march=native and its like may have been
-    replaced by what the driver makes of them on this machine; or a (path, text) of gcc's specs that
-    have it make the same of them on any machine, else None. Raises NotByFiles, OSError."""
+    replaced by what the driver makes of them on this machine; or a (path, text) of gcc's specs
+    that have it make the same of them on any machine, else None. Raises NotByFiles, OSError."""
     chosen = [word for word in command.words if word[:7] in ("-march=", "-mtune=")
               or word[:6] == "-mcpu="]
     if not any(word in MACHINE_WORDS for word in chosen):
@@ -2941,7 +2980,8 @@ class Driver:
             return None                 # it has such a file, which says we do not know what
         machine = self.added_by(["-march=native", "-mtune=generic"], [])
         tune = self.added_by(["-mtune=native"], [])
-        texts = [" ".join(word for group in groups for word in group) for groups in (machine, tune)]
+        texts = [" ".join(word for group in groups for word in group)
+                 for groups in (machine, tune)]
         return directory + "specs", (
             "*cc1_cpu:\n%%{march=native:%%>march=native %s %%{!mtune=*:%%>mtune=native %s}} "
             "%%{mtune=native:%%>mtune=native %s}\n\n" % (texts[0], texts[1], texts[1]))
@@ -4857,9 +4897,11 @@ DECIDING_VARIABLES = (
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
     "AS_SECURE_LOG_FILE", "LOCPATH", "LD_PRELOAD", "LD_LIBRARY_PATH",
     "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
+TIOCGWINSZ = 0x5413 if sys.platform == "linux" else 0x40087468
 CLOCK_MACROS = (b"__DATE__", b"__TIME__")
 PROFILE_OPTIONS = ("-fprofile-use", "-fprofile-instr-use", "-fprofile-sample-use",
                    "-fbranch-probabilities", "-fauto-profile", "-fprofile-partial")
+TERMINFO_DIRECTORIES = ("/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo")
 PROFILE_SUFFIXES = (".gcda", ".profdata", ".afdo", ".prof")
 # A failure with one of these words may be due to a file that was not sent.
 MISSING_FILE_WORDS = (b"No such file or directory", b"file not found", b"can't open",
@@ -5007,6 +5049,12 @@ def list_own_files(job, environment):
             lister.add(fsencode(name))
     if any(word.startswith(PROFILE_OPTIONS) for word in command.words):
         list_profiles(command, lister)
+    terminal = environment.get("TERM", "")
+    if posix.isatty(2) and terminal and "/" not in terminal:    # clang asks for its colours
+        for directory in TERMINFO_DIRECTORIES:
+            name = "%s/%s/%s" % (directory, terminal[0], terminal)
+            if mode_at(name):
+                lister.add(fsencode(name))
     return texts
 
 
@@ -5073,11 +5121,25 @@ def variables_for(environment, is_clang):
     distance from Greenwich, for the volunteer's clock and time zone are its own."""
     chosen = ["%s=%s" % (name, value) for name, value in environment.items()
               if name in VARIABLES or name[:3] == "LC_"]
+    width = terminal_width()
+    if width and "COLUMNS" not in environment and not is_clang:
+        chosen.append("COLUMNS=%d" % width)     # gcc asks its stdin, which is no terminal there
     if "SOURCE_DATE_EPOCH" not in environment and not is_clang:
         import time
         now = int(time.time())
         chosen.append("SOURCE_DATE_EPOCH=%d" % (now + time.localtime(now).tm_gmtoff))
     return chosen
+
+
+def terminal_width():
+    """Return the width of the terminal that is our stdin; 0 where stdin or stderr is none."""
+    if not (posix.isatty(2) and posix.isatty(0)):
+        return 0
+    try:
+        size = fcntl.ioctl(0, TIOCGWINSZ, bytes(8))
+    except OSError:
+        return 0
+    return int.from_bytes(size[2:4], sys.byteorder)
 
 
 def is_loopback(host):
@@ -5394,7 +5456,8 @@ def compile_by_files(job, connection, environment, on_answer):
 
 
 def check_failure(answer):
-    """Raise Incomplete or RunLocally where a failure may be due to the way, or to the volunteer."""
+    """Raise Incomplete or RunLocally where a failure may be due to the way, or to the
+    volunteer."""
     if not answer.status:
         return
     if answer.status & 0x7f or answer.status >> 8 > 128 or not answer.stderr.strip() \

@@ -47,10 +47,12 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import gc
 import grp
 import io
 import ipaddress
+import itertools
 import marshal
 import mmap
 import os
@@ -66,6 +68,7 @@ import struct
 import subprocess
 import sys
 import syslog
+import termios
 import time
 import zlib
 from _blake2 import blake2b             # hashlib would load OpenSSL, which each fork would pay for
@@ -78,7 +81,8 @@ VERSION = "1.0"
 # -------------------------------------------------------------------------------------------
 
 SILENCE_TIMEOUT_S = 60.0
-SLOWEST_BYTES_PER_S = 64 * 1024         # a body slower than this runs out of time
+LEAST_SILENCE_TIMEOUT_S, MOST_SILENCE_TIMEOUT_S = 0.01, 86400.0
+SLOWEST_BYTES_PER_S = 64 * 1024         # a request slower than this runs out of time
 SILENCES_PER_REQUEST = 10               # the whole request takes at most so many time-outs more
 DRAIN_S = 1.0                           # after an early answer: what the peer still sends is
 DRAIN_BYTES = 1024 * 1024               # thrown away, or a reset could overtake the answer
@@ -88,7 +92,9 @@ DEFAULT_MAX_CONNECTIONS = 256
 DEFAULT_CACHE_BYTES = 4 * 1024 ** 3
 SIZE_UNITS = {"": 1, "K": 1024, "M": 1024 ** 2, "G": 1024 ** 3, "T": 1024 ** 4}
 MAKES_ROOM_AFTER = 1 / 12               # of the silence time-out, when all connections are taken
-ROW_BYTES = 8                           # of what a child tells its parent
+ROW = struct.Struct("=iiQ")             # of what a child tells its parent: group, whether its
+                                        # request is whole, bytes of it
+SHARE_OF_ONE_ADDRESS = 7                # so many connections for each one that is left to others
 BACKLOG = 256
 MOST_LINGERING = 64                     # connections turned away whose bytes are still drained
 LOOP_S = 0.25                           # how soon the accept loop sees a signal or a dead child
@@ -109,10 +115,12 @@ SMALL_OBJECT_BYTES = 128 * 1024         # smaller ones leave in one piece with t
 # that names /dev/zero makes gcc read until this stops it.
 COMPILER_MEMORY_BYTES = 4 * 1024 ** 3
 COMPILER_FILE_BYTES = 4 * 1024 ** 3
-DEFAULT_PIPE_BYTES = 64 * 1024
-MOST_PIPE_BYTES = 1024 * 1024           # Linux gives an ordinary user no wider one (pipe(7)),
-ALL_PIPES_BYTES = 32 * MOST_PIPE_BYTES  # and twice as much for all, before it gives 8 KB each
-F_SETPIPE_SZ = 1031                     # fcntl has the name from Python 3.10 on
+MOST_PROCESSES = 8192                   # of the daemon's user, with all that is not ours
+OOM_SCORE = 500                         # of a child and its compilers, from 0 to 1000
+LEAST_RECEIVED_BYTES = 1024 ** 3        # of requests at once, unless an option says otherwise
+ACCOUNT_BYTES = 256 * 1024              # a request is accounted for each time so much has come
+MOST_SOCKET_BYTES = 1024 * 1024
+ALL_SOCKETS_BYTES = 32 * MOST_SOCKET_BYTES
 
 DEFAULT_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
                     "fe80::/10", "fc00::/7")
@@ -151,7 +159,7 @@ class Fatal(Exception):
 
 # -------------------------------------------------------------------------------------------
 # Logging: syslog, a file or stderr; a log that fails never disturbs a job
-# printable open_log reopen_log log place_of
+# printable open_log reopen_log log send_to_syslog place_of
 # -------------------------------------------------------------------------------------------
 
 LEVELS = {"debug": syslog.LOG_DEBUG, "info": syslog.LOG_INFO, "notice": syslog.LOG_NOTICE,
@@ -163,10 +171,11 @@ LONGEST_LOGGED = 400                    # a pipe takes lines of less than 4 KiB 
 class Log:
     """Where log lines go, and from which level on.
 
-    `fd` is the open file or stderr, or None for syslog; `path` is there for a file only."""
+    `fd` is the open file or stderr, or None for syslog; `path` is there for a file only;
+    `socket` is there for syslog only."""
 
     def __init__(self):
-        self.fd = self.path = None
+        self.fd = self.path = self.socket = None
         self.least = LEVELS["info"]
 
 
@@ -195,19 +204,95 @@ def open_log(options):
     if options.log_file:
         LOG.path = os.path.abspath(options.log_file)
         try:
-            LOG.fd = open_append(LOG.path)
+            LOG.fd = open_own_file(LOG.path, os.O_WRONLY | os.O_APPEND, options.account)
         except OSError as error:
             raise Fatal(EXIT_IO_ERROR, "cannot open log file %s: %s"
                         % (printable(LOG.path), error.strerror)) from None
     elif options.log_stderr:
-        LOG.fd = 2
+        LOG.fd = open_stderr()
     else:
-        syslog.openlog("distccd", syslog.LOG_PID, syslog.LOG_DAEMON)
+        LOG.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        LOG.socket.setblocking(False)
 
 
-def open_append(path):
-    """Return a descriptor of the file `path`, opened to append. Raises OSError."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY, 0o644)
+def open_stderr():
+    """Return a descriptor of stderr that never waits, if the system can make one, else 2."""
+    try:
+        return os.open("/proc/self/fd/2",
+                       os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return 2
+
+
+def open_own_file(path, flags, account):
+    """Return a descriptor of a log or pid file, made if need be. Raises OSError.
+
+    account: the user that root is going to be, as pwd has it, or None. Root follows no path that
+    this user can lead elsewhere: it acts as the user. Only where all directories on the way are
+    out of the user's reach it opens the file itself, and gives away what it has made."""
+    flags |= os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK    # a FIFO without a reader is an error
+    try:
+        with acting_as(account):
+            return os.open(path, flags | os.O_CREAT, 0o644)
+    except PermissionError:
+        if account is None or can_change_way(path, account):
+            raise
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return os.open(path, flags)
+    os.fchown(fd, account.pw_uid, account.pw_gid)           # or SIGHUP could not open it again
+    return fd
+
+
+def can_change_way(path, account):
+    """Tell whether a user can put something else in a directory's place on the way to a file."""
+    last = os.path.dirname(os.path.abspath(path))
+    with acting_as(account):
+        return any(can_change(way, way in (last, os.path.realpath(last)), account)
+                   for top in (last, os.path.realpath(last)) for way in directories_above(top))
+
+
+def directories_above(path):
+    """Return a directory and all above it, as paths."""
+    found = [path]
+    while os.path.dirname(found[-1]) != found[-1]:
+        found.append(os.path.dirname(found[-1]))
+    return found
+
+
+def can_change(directory, is_last, account):
+    """Tell whether a user, as whom we act, can put something else in place of an entry. In a
+    sticky directory as /tmp he can only make new ones: that matters where the file itself lies."""
+    try:
+        facts = os.stat(directory)
+    except PermissionError:
+        return False                    # he cannot even come there
+    return facts.st_uid == account.pw_uid or os.access(directory, os.W_OK, effective_ids=True) \
+        and (is_last or not facts.st_mode & stat.S_ISVTX)
+
+
+@contextlib.contextmanager
+def acting_as(account):
+    """Be another user for a while, as far as files go. account: as pwd has it; None: nobody."""
+    if account is None:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups(groups_of(account))
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def groups_of(account):
+    """Return the ids of the groups that a user is in besides his own."""
+    return [group.gr_gid for group in grp.getgrall() if account.pw_name in group.gr_mem]
 
 
 def reopen_log():
@@ -215,7 +300,7 @@ def reopen_log():
     if not LOG.path:
         return
     try:
-        fresh = open_append(LOG.path)
+        fresh = open_own_file(LOG.path, os.O_WRONLY | os.O_APPEND, None)
     except OSError as error:
         log("error", "cannot reopen log file: %s" % error.strerror)
         return
@@ -228,7 +313,7 @@ def log(level, text):
     if LEVELS[level] > LOG.least:
         return
     if LOG.fd is None:
-        syslog.syslog(LEVELS[level], "%s%s" % ("" if level == "info" else level + ": ", text))
+        send_to_syslog(LEVELS[level], "%s%s" % ("" if level == "info" else level + ": ", text))
         return
     line = "%s distccd[%d] %s: %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), os.getpid(),
                                         level, text)
@@ -239,6 +324,25 @@ def log(level, text):
             os.write(LOG.fd, line.encode("utf-8", "backslashreplace"))
     except OSError:
         pass                            # a full disk: there is nowhere left to say it
+
+
+SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
+
+
+def send_to_syslog(priority, text):
+    """Send a line to the system's log; what that does not take at once is lost.
+
+    (The C library's syslog() waits until it is read, in a handler of a signal too.)"""
+    if LOG.socket is None:
+        return
+    line = "<%d>%s distccd[%d]: %s" % (syslog.LOG_DAEMON | priority,
+                                       time.strftime("%b %e %H:%M:%S"), os.getpid(), text)
+    for path in SYSLOG_SOCKETS:
+        try:
+            LOG.socket.sendto(line.encode("utf-8", "backslashreplace"), path)
+            return
+        except OSError:
+            pass                        # not there, or full
 
 
 def place_of(error):
@@ -346,7 +450,11 @@ def add_access_options(group):
                        "itself: whoever may connect may then run any program, in a fence")
     group.add_argument("--max-connections", type=number_from(1, 65536), metavar="N",
                        default=DEFAULT_MAX_CONNECTIONS,
-                       help="turn clients away beyond this number, default %(default)s")
+                       help="turn clients away beyond this number, default %(default)s;\n"
+                       "one address gets at most seven eighths of them")
+    group.add_argument("--max-received", type=number_from(1), metavar="MIB", default=0,
+                       help="memory for requests, of all clients together\n"
+                       "(default: half of this machine's, at least 1024)")
 
 
 def add_job_options(group):
@@ -411,16 +519,19 @@ def stdin_is_terminal():
 
 
 def silence_timeout_s():
-    """Return how long a peer may be silent, in seconds."""
+    """Return how long a peer may be silent, in seconds; the default if the environment says
+    nothing that makes sense."""
     try:
-        return max(0.01, float(os.environ.get("DISTCCD_SILENCE_TIMEOUT", SILENCE_TIMEOUT_S)))
+        wanted_s = float(os.environ.get("DISTCCD_SILENCE_TIMEOUT", SILENCE_TIMEOUT_S))
     except ValueError:
         return SILENCE_TIMEOUT_S
+    sensible = LEAST_SILENCE_TIMEOUT_S <= wanted_s <= MOST_SILENCE_TIMEOUT_S    # nan is not
+    return wanted_s if sensible else SILENCE_TIMEOUT_S
 
 
 # -------------------------------------------------------------------------------------------
 # Access: addresses, compilers, arguments and sources that are allowed; pure functions
-# address_allowed compiler_name_allowed rebuild_command disarm_source guard_source
+# address_allowed compiler_name_allowed rebuild_command cut_pieces disarm_source guard_source
 # -------------------------------------------------------------------------------------------
 
 # gcc, x86_64-linux-gnu-g++-12, arm-none-eabi-gcc, gcc-3.2-arm, clang14, mingw32-gcc-posix; but
@@ -429,6 +540,7 @@ COMPILER_NAME = re.compile(
     r"(?:[\w.]+-)*"
     r"(?:(?:gcc|g\+\+|c\+\+|clang|clang\+\+)(?:-?\d[\w.]*(?:-[\w.]+)*)?|cc(?:-\d[\w.]*)?)"
     r"(?:-posix|-win32)?", re.ASCII)
+MOST_NAME_CHARACTERS = 255              # as in most file systems
 PLAIN_VALUE = re.compile(r"[\w.+=:,][\w.+=:,-]*", re.ASCII)
 
 # Acts on preprocessing alone: C distcc's client sends it although it is done with that.
@@ -448,7 +560,9 @@ def address_allowed(address, networks):
 
 def compiler_name_allowed(name, extra):
     """Tell whether `name` (no directory) is a compiler's, or one of `extra`."""
-    return name in extra or COMPILER_NAME.fullmatch(name) is not None
+    # The pattern takes time with the square of the length.
+    return name in extra or len(name) <= MOST_NAME_CHARACTERS \
+        and COMPILER_NAME.fullmatch(name) is not None
 
 
 class Command:
@@ -528,11 +642,28 @@ def read_option(command, word, words):
 
 def keep_plain(command, option, argument):
     """Pass a PLAIN option on, with its separate argument (str or None)."""
-    command.options.append(option)
     if argument is not None:
         if not PLAIN_VALUE.fullmatch(argument):
             refuse("argument not allowed", "%s %s" % (option, argument))
-        command.options.append(argument)
+        command.options += join_argument(option, argument)
+        return
+    command.options.append(option)
+    if option[:2] in ("-f", "-m", "-W") and "=" not in option and option not in OPTION_INDEX:
+        # Some compiler may have an option of this shape that takes the next word. Then it takes
+        # this one, which asks for nothing new, and the roles of all others stay what they are.
+        command.options.append(SEPARATOR)
+
+
+SEPARATOR = "-pipe"
+JOINED_FORM = {"-target": "--target=%s", "-b": "-b%s", "-V": "-V%s", "-G": "-G%s"}
+
+
+def join_argument(option, argument):
+    """Return the words for a PLAIN option and its argument: one word, where any compiler reads
+    that, for what one takes for an option's argument is another's input file."""
+    if option in JOINED_FORM:
+        return [JOINED_FORM[option] % argument]
+    return [option, argument]
 
 
 def read_special(command, option, argument):
@@ -549,8 +680,11 @@ def read_special(command, option, argument):
         command.arch_given = True
         keep_plain(command, option, argument)
     elif option == "-Xassembler":
+        # In one word, so that no compiler and no assembler reads it in another role.
+        if not argument or "," in argument:
+            refuse("assembler option not allowed", argument)
         command.assembler_words.append(argument)
-        command.options += [option, argument]
+        command.options.append("-Wa," + argument)
     elif option.startswith("-Wa,"):
         command.assembler_words += option[4:].split(",")
         command.options.append(option)
@@ -590,11 +724,16 @@ def check_command(command):
 # gcc under -fdirectives-only, and clang always, obey directives in text that is said to be
 # preprocessed: #include there would read this machine's files. The patterns below match what any
 # compiler might take for such a directive, and more: blanks (clang's Unicode ones too, so all
-# that is not ASCII), digraphs, trigraphs, spliced lines; a lone CR ends a line.
+# that is not ASCII, and all that is written \u2003 or \N{EM SPACE}), digraphs, trigraphs, spliced
+# lines; a lone CR ends a line.
 BLANK = rb"[ \t\f\v\0\x80-\xff]"
 SPLICE = rb"(?:(?:\\|\?\?/)" + BLANK + rb"*(?:\r\n?|\n))"
 SPLICED = re.compile(SPLICE + rb"\Z")
 BLANK_BYTES = b" \t\f\v\0" + bytes(range(0x80, 0x100))
+ESCAPED = rb"(?:(?:\\|\?\?/)" + SPLICE + rb"*[uUN]" + SPLICE + rb"*(?:\{(?:" + SPLICE \
+    + rb"|[^}\r\n]){0,80}\}|(?:" + SPLICE + rb"*[0-9a-fA-F]){0,8}))"
+ESCAPED_BEFORE = re.compile(ESCAPED + rb"\Z")
+ESCAPED_LAST_BYTES = b"0123456789abcdefABCDEF}uUN"
 
 
 def spliced(word):
@@ -604,23 +743,58 @@ def spliced(word):
 
 # One pattern for each spelling of #: with a first byte in common they would be 8 times slower.
 # #define and #undef, the most frequent ones, are told by their first letter.
+FILE_WORDS = b"|".join(map(spliced, (b"include", b"import", b"embed", b"/*", b"//")))
 FILE_DIRECTIVES = [re.compile(
-    hash_sign + rb"(?![du])" + BLANK + rb"*(?:" + SPLICE + BLANK + rb"*)*(?:"
-    + b"|".join(map(spliced, (b"include", b"import", b"embed", b"/*", b"//"))) + rb")")
+    hash_sign + rb"(?![du])" + BLANK + rb"*(?:(?:" + SPLICE + b"|" + ESCAPED + b")" + BLANK
+    + rb"*)*(?:" + FILE_WORDS + rb")")
     for hash_sign in (rb"#", spliced(b"%:"), rb"\?\?=")]
 PRECOMPILED_PRAGMA = re.compile(spliced(b"pch_preprocess"))
 BEGINNING_BYTES = 64 * 1024             # gcc writes that pragma before all code
 RAW_STRING = re.compile(rb'R"[^ ()\\\t\v\f\n"]{0,16}\(')
+RAW_STRING_BYTES = 19
+
+# Whatever a source consists of, looking through it takes time in proportion to its length, and
+# after each piece the client is looked after. A directive may go on over spliced lines, but not
+# over LINE_CUT: a piece ends there.
+PIECE_BYTES = 1024 * 1024
+MOST_PIECE_BYTES = 16 * PIECE_BYTES
+LINE_CUT = re.compile(rb"[^\\/\s\0\x80-\xff]\n")
+MOST_BLANKS = 4096                      # before one directive
+MOST_DIRECTIVES = 10000                 # that stand in comments
+CHECK_S = 20.0                          # a gigabyte of text takes a fifth of that
+
+
+def cut_pieces(source):
+    """Yield (begin, end) of consecutive pieces of the source. Raises Refused if a line is too
+    long for one."""
+    begin = 0
+    while begin < len(source):
+        cut = LINE_CUT.search(source, begin + PIECE_BYTES, begin + MOST_PIECE_BYTES)
+        end = cut.end() if cut else len(source)
+        if end - begin > MOST_PIECE_BYTES:
+            raise Refused(EXIT_BAD_ARGUMENTS, "the source has a line of more than %d bytes"
+                          % (MOST_PIECE_BYTES - PIECE_BYTES))
+        yield begin, end
+        begin = end
 
 
 def line_before(source, at):
     """Return the offset where the blanks before offset at begin, or None if `at` cannot be the
-    start of a line: neither a line's end nor what may be a comment's stands before them."""
+    start of a line: neither a line's end nor what may be a comment's stands before them.
+
+    Raises Refused if there are very many."""
+    least = at - MOST_BLANKS
     while at:
+        if at < least:
+            raise Refused(EXIT_BAD_ARGUMENTS, "the source has a directive after too many blanks")
+        escaped = source[at - 1] in ESCAPED_LAST_BYTES \
+            and ESCAPED_BEFORE.search(source[max(0, at - MOST_BLANKS):at])
         if source[at - 1] in BLANK_BYTES:
             at -= 1
         elif source[at - 2:at] == b"\\\n":        # the one splice that all compilers know
             at -= 2
+        elif escaped:
+            at -= len(escaped.group())
         else:
             break
     starts = not at or source[at - 1] in b"\r\n" \
@@ -628,35 +802,76 @@ def line_before(source, at):
     return at if starts else None
 
 
-def disarm_source(source, directives_obeyed):
+class SourceReader:
+    """Reads a source once from its begin to its end, and tells what it met on the way.
+
+    look: called now and then, to raise what should end the reading."""
+
+    def __init__(self, source, look):
+        self.source, self.look = source, look
+        self.inside = self.raw_string = False
+        self.position = self.raw_position = 0
+
+    def inside_comment(self, at):
+        """Tell whether what stands at this offset may stand in a comment; offsets only grow."""
+        while True:
+            stop = min(at, self.position + PIECE_BYTES)
+            border = self.source.find(b"*/" if self.inside else b"/*", self.position, stop)
+            if border >= 0:
+                self.inside = not self.inside
+                self.position = border + 2
+                continue
+            self.position = max(self.position, stop - 1)
+            if stop == at:
+                return self.inside
+            self.look()
+
+    def after_raw_string(self, at):
+        """Tell whether a raw string may have begun before this offset; offsets only grow."""
+        while not self.raw_string and self.raw_position < at:
+            stop = min(at, self.raw_position + PIECE_BYTES)
+            begin = max(0, self.raw_position - RAW_STRING_BYTES)
+            self.raw_string = RAW_STRING.search(self.source, begin, stop) is not None
+            self.raw_position = stop
+            self.look()
+        return self.raw_string
+
+
+def disarm_source(source, directives_obeyed, look):
     """Make sure that no directive in the source makes the compiler read a file.
 
     source: writable buffer (mmap). What stands in a comment is blanked out there, which no
-    object shows; anything else raises Refused. directives_obeyed: see above."""
+    object shows; anything else raises Refused. directives_obeyed: see above. look: called now
+    and then, to raise what should end this."""
     if PRECOMPILED_PRAGMA.search(source, 0, BEGINNING_BYTES):   # guard_source() stops all others
         raise Refused(EXIT_BAD_ARGUMENTS, "the source loads a precompiled header")
     if not directives_obeyed:
         return
-    inside = False
-    position = 0
-    for at in sorted(match.start() for pattern in FILE_DIRECTIVES
-                     for match in pattern.finditer(source)):
-        start = line_before(source, at)
-        if start is None:
-            continue
-        while True:
-            border = source.find(b"*/" if inside else b"/*", position, at)
-            if border < 0:
-                break
-            inside = not inside
-            position = border + 2
-        # Blanking out what only seemed a comment would still let no file be read; but a string
-        # would change, if it is raw or goes on over a spliced line.
-        if not inside or RAW_STRING.search(source, 0, at) or start and source[start - 1] == 0x2f \
-                or SPLICED.search(source[max(0, start - 400):start]):
-            refuse("the source is not preprocessed",
-                   bytes(source[at:at + 40]).split(b"\n")[0])
-        source[at:at + 1] = b" "
+    reader = SourceReader(source, look)
+    left = MOST_DIRECTIVES
+    for begin, end in cut_pieces(source):
+        look()
+        for at in sorted(match.start() for pattern in FILE_DIRECTIVES for match in
+                         itertools.islice(pattern.finditer(source, begin, end), left + 1)):
+            start = line_before(source, at)
+            if start is not None:
+                left -= 1
+                disarm_directive(source, at, start, reader)
+            look()
+        if left <= 0:
+            raise Refused(EXIT_BAD_ARGUMENTS, "the source has too many directives in comments")
+
+
+def disarm_directive(source, at, start, reader):
+    """Blank out a directive at offset `at`, in a line that begins at `start`, or raise Refused.
+
+    Blanking out what only seemed a comment would still let no file be read; but a string would
+    change, if it is raw or goes on over a spliced line."""
+    if not reader.inside_comment(at) or reader.after_raw_string(at) \
+            or start and source[start - 1] == 0x2f \
+            or SPLICED.search(source[max(0, start - 400):start]):
+        refuse("the source is not preprocessed", bytes(source[at:at + 40]).split(b"\n")[0])
+    source[at:at + 1] = b" "
 
 
 LINE_MARKERS = re.compile(rb'(?:# \d+ "(?:[^"\\\n]|\\[^\n]){0,4096}"[ \d]*\n){0,2}')
@@ -675,7 +890,7 @@ def guard_source(source):
 
 # -------------------------------------------------------------------------------------------
 # Processes: a compiler with limits, ended as a group when the client leaves
-# clean_path find_compiler family_of limit_resources Compile Places
+# clean_path find_compiler family_of confine_process Compile Places
 # -------------------------------------------------------------------------------------------
 
 def clean_path(path):
@@ -730,38 +945,77 @@ def family_of(compiler, environment):
     return "clang" if b"clang" in text else "gcc" if b"Free Software" in text else ""
 
 
-def limit_resources(jobs):
-    """Bound the memory and file size of this process and of the compilers that inherit it.
+def confine_process(jobs):
+    """Bound this process and the compilers that inherit it: memory, size of files, number of
+    processes, no privileges by setuid programs; and let the kernel end them before others.
 
     jobs: how many compilers share this machine's memory."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jobs
-    except (OSError, ValueError):
-        memory = 0
-    for name, most in ((resource.RLIMIT_AS, max(memory, COMPILER_MEMORY_BYTES)),
-                       (resource.RLIMIT_FSIZE, COMPILER_FILE_BYTES), (resource.RLIMIT_CORE, 0)):
+    for name, most in ((resource.RLIMIT_AS, max(machine_memory() // jobs, COMPILER_MEMORY_BYTES)),
+                       (resource.RLIMIT_FSIZE, COMPILER_FILE_BYTES), (resource.RLIMIT_CORE, 0),
+                       (resource.RLIMIT_NPROC, MOST_PROCESSES)):
         hard = resource.getrlimit(name)[1]
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
         resource.setrlimit(name, (most, most))
+    prctl = load_prctl()
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_DUMPABLE, 1)           # as long as it is not, /proc/self belongs to root
+    raise_oom_score()
+    prctl(PR_SET_DUMPABLE, 0)           # and while it is, compilers could read its memory
 
 
-def widen_pipe(pipe, count, jobs):
-    """Make room for `count` bytes in a pipe, as far as the system can (Linux, fcntl(2)): the
-    compiler reads all of its source first, and need not be waited for. A refusal does no harm.
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 
-    jobs: how many there may be of such pipes."""
-    size = min(count, MOST_PIPE_BYTES, ALL_PIPES_BYTES // jobs)
-    if sys.platform == "linux" and size > DEFAULT_PIPE_BYTES:
-        try:
-            fcntl.fcntl(pipe.fileno(), F_SETPIPE_SZ, size)
-        except OSError:                 # the user has too many of them
-            pass
+
+@functools.lru_cache(maxsize=None)
+def load_prctl():
+    """Return Linux's prctl as a function of (option, number); elsewhere one that does nothing.
+
+    To be called before the user is changed, who may not reach the library."""
+    try:
+        import ctypes
+        prctl = ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):
+        return lambda option, number: -1
+    numbers = [ctypes.c_ulong(0)] * 3
+    return lambda option, number: prctl(option, ctypes.c_ulong(number), *numbers)
+
+
+def raise_oom_score():
+    """Have the kernel, when memory is short, end this process rather than the daemon."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+", buffering=1) as stream:
+            if int(stream.read()) < OOM_SCORE:
+                stream.write("%d\n" % OOM_SCORE)
+    except (OSError, ValueError):
+        pass                            # not Linux, or no /proc
+
+
+def machine_memory():
+    """Return the size of this machine's memory in bytes, 0 if it is not known."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+
+
+def widen_socket(end, count, jobs):
+    """Make room for `count` bytes in the socket to a compiler's stdin, as far as the system lets
+    us: the compiler reads all of its source first, and need not be waited for.
+
+    jobs: how many there may be of such sockets."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF,
+                   min(count, MOST_SOCKET_BYTES, ALL_SOCKETS_BYTES // jobs))
 
 
 class Compile:
     """One run of a compiler: its source goes in, its messages come out, its client is watched.
 
+    Its stdin, stdout and stderr are sockets, not pipes: a pipe of a process can be opened as
+    /proc/PID/fd/0 by any other of the same user, another job's assembler for one, which could
+    so read and spoil what is on its way. No socket can.
+
+    stdin, stdout, stderr: our ends; stdin is None if the compiler is given no source.
     messages: {"stdout": bytearray, "stderr": bytearray}, bounded; what is more is thrown away."""
 
     def __init__(self, argv, directory, environment, from_stdin, peer):
@@ -771,23 +1025,31 @@ class Compile:
         self.peer = peer
         self.source = []
         self.messages = {"stdout": bytearray(), "stderr": bytearray()}
+        pairs = [socket.socketpair() for _ in range(3)]
+        self.stdin, self.stdout, self.stderr = [ours for ours, _ in pairs]
+        if not from_stdin:
+            self.stdin.close()          # end of file
+            self.stdin = None
         try:
+            stdin, stdout, stderr = [theirs for _, theirs in pairs]
             self.process = subprocess.Popen(
                 argv, cwd=directory, env=environment, start_new_session=True,
-                stdin=subprocess.PIPE if from_stdin else subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+                stdin=stdin, stdout=stdout, stderr=stderr)
         except (FileNotFoundError, PermissionError) as error:
             raise Refused(EXIT_COMPILER_MISSING, "cannot run %s: %s"
                           % (argv[0], error.strerror)) from None
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
         self.ended = False
         self.poller = select.poll()
         self.pipes = {}
-        self.watch(self.process.stdin, select.POLLOUT, self.feed)
-        self.watch(self.process.stdout, select.POLLIN, self.collect)
-        self.watch(self.process.stderr, select.POLLIN, self.collect)
+        self.watch(self.stdin, select.POLLOUT, self.feed)
+        self.watch(self.stdout, select.POLLIN, self.collect)
+        self.watch(self.stderr, select.POLLIN, self.collect)
 
     def watch(self, pipe, event, action):
-        """Have action(pipe) called when a pipe of the compiler is ready."""
+        """Have action(pipe) called when one of our ends is ready."""
         if pipe is not None:
             os.set_blocking(pipe.fileno(), False)
             self.pipes[pipe.fileno()] = pipe, action
@@ -840,13 +1102,13 @@ class Compile:
         """Give the compiler some more of its source; a compiler that wants none is no fault."""
         try:
             if self.source:
-                written = os.write(pipe.fileno(), self.source[0][:MOST_PIPE_BYTES])
+                written = os.write(pipe.fileno(), self.source[0][:MOST_SOCKET_BYTES])
                 self.source[0] = self.source[0][written:]
                 if not self.source[0].nbytes:
                     del self.source[0]
         except BlockingIOError:
             return
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             self.source = []
         if not self.source:
             self.close(pipe)
@@ -857,7 +1119,11 @@ class Compile:
             piece = os.read(pipe.fileno(), CHUNK_BYTES)
         except BlockingIOError:
             return
-        kept = self.messages["stdout" if pipe is self.process.stdout else "stderr"]
+        except OSError as error:
+            if error.errno != errno.EIO:        # what a terminal has at its end
+                raise
+            piece = b""
+        kept = self.messages["stdout" if pipe is self.stdout else "stderr"]
         kept += piece[:MAX_MESSAGE_BYTES - len(kept)]
         if not piece:
             self.close(pipe)
@@ -1138,7 +1404,8 @@ SEPARATE_ARGUMENT = frozenset("""
     -serialize-diagnostics --serialize-diagnostics -working-directory -framework -rdynamic-list
     -ccc-gcc-name -ccc-install-dir -dependency-file -fmodule-name -main-file-name -weak_framework
     -bundle_loader -install_name -force_load -dylib_file -current_version
-    -compatibility_version""".split())
+    -compatibility_version -fintrinsic-modules-path -fnew-alignment
+    -multiply_defined_unused""".split())
 
 # GNU long options and the short ones that they stand for; a trailing = takes an argument,
 # joined or as the next word (gcc documents them only in its option tables).
@@ -1242,7 +1509,7 @@ REASONS_ELSEWHERE = {
         -fms-volatile-file
         -fsanitize-coverage-allowlist=* -fsanitize-coverage-ignorelist=* -fcheck-data-deps-file
         -working-directory* -filelist -fdebug-compilation-dir -ftrapv-handler -meabi -mthread-model
-        -multiply_defined -main-file-name""",
+        -multiply_defined* -main-file-name -fintrinsic-modules-path* -fnew-alignment""",
     "it runs or loads other programs": """-fplugin* -iplugindir* -fpass-plugin=* -specs* -wrapper
         -B* -no-integrated-cpp -Xclang* -mllvm* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir*
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
@@ -1293,21 +1560,40 @@ PATH_OPTIONS = ("-ffile-prefix-map=", "-fdebug-prefix-map=", "-fmacro-prefix-map
                 "-fcoverage-prefix-map=", "-fdebug-compilation-dir=")
 
 
+# What a word may consist of that no table holds. No blank, slash, comma or @ is among these: they
+# have a meaning to one or another of the programs that a compiler starts.
+DECIMAL_DIGITS = frozenset("0123456789")
+HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+NAME_CHARACTERS = LETTERS | DECIMAL_DIGITS | frozenset("_.$")
+PLAIN_CHARACTERS = LETTERS | DECIMAL_DIGITS | frozenset("-_+.:=")
+
+
+def names_no_file(word):
+    """Tell whether no program takes a PLAIN word, or what it is handed of it, for a file's name.
+
+    The assembler is handed the values of some options as words of their own, and expands one
+    that begins with @."""
+    if word.startswith(PATH_OPTIONS):
+        return word[word.index("=") + 1:][:1] != "@"
+    return "/" not in word and "@" not in word
+
+
 def classify_option(word):
     """Return (kind, reason) of an option word; reason is "" but for ELSEWHERE.
 
     Words that no table holds are PLAIN in the shapes -fWORD, -mWORD, -mWORD=VALUE and -WWORD
-    with no slash: both compilers keep them free of files. All else is UNKNOWN."""
+    with nothing but PLAIN_CHARACTERS: both compilers keep them free of files. All else is
+    UNKNOWN."""
     found = OPTION_INDEX.get(word)
     length = min(len(word), LONGEST_OPTION)
     while not found and length > 1:
         found = OPTION_INDEX.get(word[:length] + "*")
         length -= 1
     if found:
-        names_path = found[0] is PLAIN and "/" in word and not word.startswith(PATH_OPTIONS)
-        return (UNKNOWN, "") if names_path else found
+        return found if found[0] is not PLAIN or names_no_file(word) else (UNKNOWN, "")
     harmless = (word[:2] in ("-m", "-W") or word[:2] == "-f" and "=" not in word) \
-        and len(word) > 2 and "/" not in word and "," not in word
+        and len(word) > 2 and PLAIN_CHARACTERS.issuperset(word) and word not in SEPARATE_ARGUMENT
     return (PLAIN if harmless else UNKNOWN), ""
 
 
@@ -1318,20 +1604,36 @@ HARMLESS_ASSEMBLER_WORDS = frozenset("""
     --compress-debug-sections=zlib-gnu --compress-debug-sections=zlib-gabi --keep-locals -L
     --reduce-memory-overheads --size-check=error --size-check=warning --traditional-format
     --elf-stt-common=yes --elf-stt-common=no --generate-missing-build-notes=no
-    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X""".split())
+    --generate-missing-build-notes=yes --sectname-subst -J -R -n -q -s -O -O2 -w -x -X
+    -mamd64 -mintel64 -mindex-reg -mnaked-reg -msse2avx -madd-bnd-prefix -mshared -mbig-obj
+    -mbranches-within-32B-boundaries -mregnames -mno-regnames -maltivec -mvsx -mthumb
+    -mthumb-interwork -mverbose-error -mno-verbose-error -mlittle-endian -mbig-endian
+    -mno-warn-deprecated -mwarn-deprecated""".split())
 
 
 def assembler_words_harmless(words):
     """Tell whether these arguments for the assembler name no file and make no listing.
 
-    words: what stood between the commas of -Wa, or after -Xassembler."""
+    words: what stood between the commas of -Wa, or after -Xassembler. Of the options in -m only
+    those pass that cannot take the next word: the ones listed, and those that have a value."""
     words = iter(words)
     for word in words:
         if word == "--defsym":
-            word = "-m" + next(words, "/")
-        if word not in HARMLESS_ASSEMBLER_WORDS and (word[:2] != "-m" or "/" in word):
+            if not defines_number(next(words, "")):
+                return False
+        elif word not in HARMLESS_ASSEMBLER_WORDS and not (
+                word[:2] == "-m" and word.find("=") > 2 and PLAIN_CHARACTERS.issuperset(word)):
             return False
     return True
+
+
+def defines_number(word):
+    """Tell whether a word is NAME=NUMBER, as the assembler's --defsym takes it."""
+    name, _, number = word.partition("=")
+    digits = number[2:] if number[:2] in ("0x", "0X") else number
+    return bool(name) and name[0] not in "0123456789" \
+        and NAME_CHARACTERS.issuperset(name) and bool(digits) \
+        and (HEX_DIGITS if digits is not number else DECIMAL_DIGITS).issuperset(digits)
 
 
 # Languages by suffix, and what `-x` calls each when it is preprocessed.
@@ -1827,34 +2129,6 @@ def join_mapped_namespace(kernel, user):
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
 
 
-def find_user(options):
-    """Return the pwd entry of the user that root becomes. Raises Fatal if there is none."""
-    for name in [options.user] if options.user else DEFAULT_USERS:
-        try:
-            user = pwd.getpwnam(name)
-            break
-        except KeyError:
-            continue
-    else:
-        raise Fatal(EXIT_BAD_ARGUMENTS, "no user %s: not serving as root"
-                    % printable(options.user or " or ".join(DEFAULT_USERS)))
-    if user.pw_uid == 0:
-        raise Fatal(EXIT_BAD_ARGUMENTS, "not serving as root: choose another --user")
-    return user
-
-
-def hand_log_over(user):
-    """Give the log file to the user that root becomes, or SIGHUP could not open it again."""
-    with contextlib.suppress(OSError):
-        if LOG.path and stat.S_ISREG(os.fstat(LOG.fd).st_mode):
-            os.fchown(LOG.fd, user.pw_uid, user.pw_gid)
-
-
-def groups_of(user):
-    """Return the numbers of the groups that a user (pwd entry) is a member of."""
-    return [group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem]
-
-
 def make_empty_network(kernel):
     """Return the descriptor of a network namespace without any interface that is up.
 
@@ -2019,9 +2293,20 @@ class RootDirectory:
         self.path = self.fd = None
 
 
-class RootCommand(collections.namedtuple("RootCommand", "argv directory environment umask")):
+class RootCommand(collections.namedtuple(
+        "RootCommand", "argv directory environment umask has_terminal")):
     """What is run in a root: argv, directory and environment (a dict) of bytes. Without argv it
     is a trial that succeeds when all is ready to run something."""
+
+
+def open_terminal():
+    """Return (descriptor to read, descriptor to write) of a new terminal, which passes all bytes
+    on as they are: where the client's stderr is one, compilers use colours and the like."""
+    read_end, write_end = os.openpty()
+    attributes = termios.tcgetattr(write_end)
+    attributes[1] &= ~termios.OPOST
+    termios.tcsetattr(write_end, termios.TCSANOW, attributes)
+    return read_end, write_end
 
 
 class RootProcess:
@@ -2037,7 +2322,7 @@ class RootProcess:
         report, report_end = os.pipe()
         go, go_end = os.pipe()
         out, out_end = os.pipe()
-        err, err_end = os.pipe()
+        err, err_end = open_terminal() if command.has_terminal else os.pipe()
         self.stdout, self.stderr = os.fdopen(out, "rb", 0), os.fdopen(err, "rb", 0)
         self.report, self.go = os.fdopen(report, "rb", 0), os.fdopen(go_end, "wb", 0)
         try:
@@ -2184,6 +2469,7 @@ class RootCompile(Compile):
     def __init__(self, process, peer):
         """process: RootProcess, not yet released."""
         self.peer, self.process = peer, process
+        self.stdin, self.stdout, self.stderr = None, process.stdout, process.stderr
         self.source = []
         self.messages = {"stdout": bytearray(), "stderr": bytearray()}
         self.ended = False
@@ -2241,7 +2527,7 @@ class Roots:
             except OSError as error:
                 raise NoRoot("links in the cache directory", error) from None
             directory.mount(self.kernel, self.upper_bytes)
-            process = RootProcess(self, directory, RootCommand([], b"/", {}, 0o022))
+            process = RootProcess(self, directory, RootCommand([], b"/", {}, 0o022, False))
             process.release()
             process.wait()
             process.read_status()
@@ -2259,9 +2545,7 @@ def make_roots(options):
     if sys.platform != "linux":
         raise NoRoot("roots", "only Linux has what they need")
     kernel = Kernel()
-    user = find_user(options) if os.geteuid() == 0 else None
-    if user is not None:
-        hand_log_over(user)
+    user = options.account
     cache_directory = choose_cache_directory(options)
     try:
         prepare_cache_directory(cache_directory, user)
@@ -2332,10 +2616,12 @@ class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
 
     name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
-    which the whole request must be here. while_waiting: what to call again and again while
-    bytes of the request are awaited, until it returns False; or None. by_files: how it is to be
-    answered. answering: whether an answer by files has begun. note(): bytes of its NOTE.
-    next_life: time.monotonic() at which the next LIFE is due, None while it is not wanted."""
+    which the whole request must be here, but for the time that its bytes take. while_waiting:
+    what to call again and again while bytes of the request are awaited, until it returns False;
+    or None. by_files: how it is to be answered. answering: whether an answer by files has begun.
+    note(): bytes of its NOTE. next_life: time.monotonic() at which the next LIFE is due, None
+    while it is not wanted."""
+
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
@@ -2379,7 +2665,9 @@ class Peer:
 
     def await_bytes(self):
         """Wait until something can be read. Raises Refused when the time-out has passed."""
-        wait_s = min(self.silence_s, self.limit - time.monotonic())
+        # What has come buys time, not what was announced.
+        limit = self.limit + self.received / SLOWEST_BYTES_PER_S
+        wait_s = min(self.silence_s, limit - time.monotonic())
         if wait_s <= 0:
             raise Refused(EXIT_IO_ERROR, "the request came too slowly")
         silent_at = time.monotonic() + wait_s
@@ -2403,6 +2691,12 @@ class Peer:
         if self.next_life is not None and time.monotonic() >= self.next_life:
             self.next_life = time.monotonic() + LIFE_AFTER_S
             self.send(pack_header(b"LIFE", 0))
+    def look(self):
+        """See, in the middle of work, whether the client leaves, and do what is to be done while
+        waiting. Raises ClientGone, Refused."""
+        self.watch(0)
+        if self.while_waiting and not self.while_waiting():
+            self.while_waiting = None
 
     def meet_silence(self):
         """The client stirs, and after its request it can only leave or be at fault: raise that."""
@@ -2500,11 +2794,12 @@ def recv_command(peer):
     return argv
 
 
-def recv_source(peer):
+def recv_source(peer, note_received):
     """Return a writable buffer with the source, the other half of the request.
 
     Anonymous memory becomes real as bytes arrive: who announces much and sends nothing takes
-    nothing. Raises WireError, Refused, ClientGone, MemoryError."""
+    nothing. note_received(count) is told now and then how many bytes are here.
+    Raises WireError, Refused, ClientGone, MemoryError."""
     length = read_header(peer.receive, b"DOTI", MAX_SOURCE_BYTES)
     if not length:
         return bytearray()
@@ -2512,10 +2807,12 @@ def recv_source(peer):
         source = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(error.strerror) from None
-    peer.limit += length / SLOWEST_BYTES_PER_S
     with memoryview(source) as view:
-        at = 0
+        at = noted = 0
         while at < length:
+            if at - noted >= ACCOUNT_BYTES:
+                noted = at
+                note_received(at)
             count = peer.receive_into(view[at:at + CHUNK_BYTES])
             if not count:
                 raise WireError(EXIT_TRUNCATED, "connection closed after %d of %d bytes of DOTI"
@@ -2616,6 +2913,9 @@ class JobDirectory:
         self.path = self.fd = None
 
 
+JOB_NAME = re.compile(JOB_PREFIX + r"([1-9][0-9]{0,9})_[0-9a-f]{12}", re.ASCII)
+
+
 def remove_tree(path):
     """Remove a directory and what is in it; what cannot be removed is logged."""
     try:
@@ -2635,15 +2935,16 @@ def remove_tree(path):
 def sweep_directories(pid=None):
     """Remove the directories of jobs that died without cleaning; with `pid` only that process's.
 
-    One that is ours, unlocked and not just made has no living job."""
+    One that is ours, unlocked and not just made has no living job. What only begins like one is
+    left alone."""
     top = temporary_directory()
     try:
         names = os.listdir(top)
     except OSError:
         return
-    start = JOB_PREFIX if pid is None else "%s%d_" % (JOB_PREFIX, pid)
     for name in names:
-        if name.startswith(start):
+        found = JOB_NAME.fullmatch(name)
+        if found and (pid is None or int(found.group(1)) == pid):
             sweep_one(os.path.join(top, name), 0 if pid is not None else STALE_JOB_S)
 
 
@@ -2673,9 +2974,9 @@ def compiler_argv(command, compiler, family, source, output):
     if family == "gcc":
         argv.append("-pipe")            # the assembler works while the compiler does
         # gcc opens the file that a line marker names to quote the line, whatever file that is.
-        # (clang quotes the text that it was given.) Last, so that no option undoes it; twice,
-        # so that an option that takes the next word does not swallow it.
-        argv += 2 * ["-fno-diagnostics-show-caret"]
+        # (clang quotes the text that it was given.) Last, so that no option undoes it, and after
+        # -pipe, so that an option that takes the next word does not swallow it.
+        argv.append("-fno-diagnostics-show-caret")
     if family == "clang" and command.language != "assembler":
         # clang names its unit after the main file, gcc after the line markers
         argv += ["-Xclang", "-main-file-name", "-Xclang", command.source]
@@ -2707,6 +3008,7 @@ class Worker:
         self.command_bytes = None       # of the request, up to the source
         self.note_group = lambda group: None
         self.note_whole = lambda: None
+        self.note_received = lambda count: None
 
     def handle_stop(self):
         """For signal handlers: a request to stop. Raises Refused in the job that it ends."""
@@ -2779,11 +3081,13 @@ class Worker:
             self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
             compiler = find_compiler(command.compiler, self.path, self.options.allow_compiler)
         except Refused:
-            recv_source(peer)           # or the answer is lost in the reset that this would meet
+            recv_source(peer, self.note_received)
+            # or the answer would be lost in the reset that this would meet
             raise
         try:
             self.start_early(peer, command, compiler)
-            source = recv_source(peer)
+            source = self.check_source(peer, command, compiler,
+                                       recv_source(peer, self.note_received))
             peer.while_waiting = None
             self.at_work = True
             self.note_whole()
@@ -2863,13 +3167,24 @@ class Worker:
             self.note_group(0)
             self.run = None
 
-    def compile_job(self, peer, command, compiler, source):
-        """Have the source compiled in the job's directory and reply; return the wait status."""
+    def check_source(self, peer, command, compiler, source):
+        """Return the buffers that are to be compiled for this source. Raises Refused if it could
+        make the compiler read files, ClientGone. No place is needed for this."""
         family = self.family(command, compiler)
-        disarm_source(source, command.directives_only or family != "gcc")
-        source = [source]
-        if family != "clang" and command.language != "assembler":
-            source.insert(0, guard_source(source[0]))
+        end = time.monotonic() + CHECK_S
+
+        def look():
+            peer.look()
+            if time.monotonic() > end:
+                raise Refused(EXIT_BAD_ARGUMENTS, "the source takes too long to look through")
+        disarm_source(source, command.directives_only or family != "gcc", look)
+        if family == "clang" or command.language == "assembler":
+            return [source]
+        return [guard_source(source), source]
+
+    def compile_job(self, peer, command, compiler, source):
+        """Have the source (buffers) compiled in the job's directory and reply; return the wait
+        status."""
         self.unstoppable = True
         if not self.run:
             self.directory.make()
@@ -2878,8 +3193,8 @@ class Worker:
         run = self.run
         self.unstoppable = False
         self.check_stop()
-        if run.process.stdin:
-            widen_pipe(run.process.stdin, sum(map(len, source)), self.options.jobs)
+        if run.stdin:
+            widen_socket(run.stdin, sum(map(len, source)), self.options.jobs)
         status = run.run([] if self.options.no_fifo else source, self.options.job_lifetime)
         self.end_compiler()
         if self.places:
@@ -3471,7 +3786,8 @@ class FilesJob:
         """Start the command in its root; return the RootCompile. Raises NoRoot, OSError."""
         request = self.request
         self.directory.mount(self.roots.kernel, self.roots.upper_bytes)
-        command = RootCommand(request.argv, request.directory, request.environment, request.umask)
+        command = RootCommand(request.argv, request.directory, request.environment,
+                              request.umask, bool(request.flags & FLAG_TERMINAL))
         return RootCompile(RootProcess(self.roots, self.directory, command), self.peer)
 
     def find_results(self):
@@ -3751,6 +4067,11 @@ class StopServing(Exception):
     """The daemon was told to stop."""
 
 
+# A process that serves one connection: its row in the table, time.monotonic() when it began, the
+# address of its client.
+Child = collections.namedtuple("Child", "row began host")
+
+
 class CompileServer(socketserver.ForkingTCPServer):
     """Accepts connections and forks a child for each.
 
@@ -3767,11 +4088,15 @@ class CompileServer(socketserver.ForkingTCPServer):
         self.options = options
         self.worker = None
         self.stop_asked = self.in_child = False
-        self.children = {}              # pid: (its row in self.table, when it began)
+        self.children = {}              # pid: Child
         self.rows = list(range(options.max_connections))
         # Each child's row says which process group its compiler runs in, for a child that must
-        # be killed cannot end it any more, and whether its request is whole.
-        self.table = mmap.mmap(-1, ROW_BYTES * options.max_connections)
+        # be killed cannot end it any more, whether its request is whole, and how much of it is
+        # in memory: for no more than so many bytes may be in all of them together.
+        self.table = mmap.mmap(-1, ROW.size * options.max_connections)
+        self.most_received = options.max_received * 1024 * 1024 if options.max_received \
+            else max(machine_memory() // 2, LEAST_RECEIVED_BYTES)
+        self.next_sweep = 0.0           # time.monotonic()
         self.patience_s = silence_timeout_s() * MAKES_ROOM_AFTER
         self.lingering = collections.deque()
         self.address_family, address = choose_address(options)
@@ -3810,11 +4135,11 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.shutdown_request(request)
             return
         self.collect_children()
-        if not self.rows and not self.make_room():
-            self.turn_away(request, "busy: %d connections are open" % len(self.children))
+        if not self.may_come(host) and not self.make_room(host):
+            self.turn_away(request, "busy: %d connections are open, %d of them from %s"
+                           % (len(self.children), self.count_of(host), host))
             return
         row = self.rows.pop()
-        struct.pack_into("2i", self.table, ROW_BYTES * row, 0, 0)
         try:
             pid = os.fork()
         except OSError as error:
@@ -3823,25 +4148,56 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.turn_away(request, "busy: cannot start a process")
             return
         if pid:
-            self.children[pid] = row, time.monotonic()
+            self.children[pid] = Child(row, time.monotonic(), host)
             self.close_request(request)
         else:
             self.run_child(request, client_address, row)
 
-    def make_room(self):
-        """End the oldest connection that has been without a whole request for long; tell whether
-        there was one. The silent must not keep others out."""
-        for pid, (row, began) in self.children.items():
-            whole, = struct.unpack_from("i", self.table, ROW_BYTES * row + 4)
-            if not whole and time.monotonic() - began > self.patience_s:
-                log("warning", "child %d is ended: its client is silent, and others come" % pid)
-                kill_quietly(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                del self.children[pid]
-                self.rows.append(row)
-                self.clean_after(pid, row)
-                return True
-        return False
+    def count_of(self, host):
+        """Return how many connections an address has."""
+        return sum(child.host == host for child in self.children.values())
+
+    def may_come(self, host):
+        """Tell whether an address may have one more connection.
+
+        The more it has, the more must be left for others: so one address never takes all, nor
+        do several. The last one is for an address that has none."""
+        own, left = self.count_of(host), len(self.rows)
+        return left > 0 and (own == 0 or left > 1 and own < SHARE_OF_ONE_ADDRESS * left)
+
+    def make_room(self, host):
+        """End the oldest connection that has been without a whole request for long, of the
+        address that has the most; tell whether there was one that has no fewer than `host`. The
+        silent must not keep others out."""
+        silent = [(-self.count_of(child.host), child.began, pid)
+                  for pid, child in self.children.items()
+                  if not self.read_row(child.row)[1]
+                  and time.monotonic() - child.began > self.patience_s]
+        if not silent or -min(silent)[0] < self.count_of(host):
+            return False
+        pid = min(silent)[2]
+        log("warning", "child %d is ended: its client is silent, and others come" % pid)
+        kill_quietly(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self.clean_after(pid, self.children.pop(pid).row)
+        return True
+
+    def read_row(self, row):
+        """Return (process group of the compiler or 0, whether the request is whole, bytes)."""
+        return ROW.unpack_from(self.table, ROW.size * row)
+
+    def write_row(self, row, **changes):
+        """Change what a child tells: group, whole, received."""
+        told = dict(zip(("group", "whole", "received"), self.read_row(row)), **changes)
+        ROW.pack_into(self.table, ROW.size * row, *told.values())
+
+    def note_received(self, row, count):
+        """A child has `count` bytes of its request in memory. Raises Refused if that is more than
+        what is left for others: so the large ones go first, and there is always some left."""
+        self.write_row(row, received=count)
+        left = self.most_received - sum(entry[2] for entry in ROW.iter_unpack(self.table))
+        if count > max(left, 0):
+            raise Refused(EXIT_OUT_OF_MEMORY, "too many bytes of requests are being received")
 
     def run_child(self, request, client_address, row):
         """Serve one connection in this child, and exit."""
@@ -3853,10 +4209,10 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.in_child = True
             if self.stop_asked:         # of us, before we knew who we are
                 self.worker.handle_stop()
-            limit_resources(self.options.jobs)
-            place = ROW_BYTES * row
-            self.worker.note_group = lambda group: struct.pack_into("i", self.table, place, group)
-            self.worker.note_whole = lambda: struct.pack_into("i", self.table, place + 4, 1)
+            confine_process(self.options.jobs)
+            self.worker.note_group = lambda group: self.write_row(row, group=group)
+            self.worker.note_whole = lambda: self.write_row(row, whole=1)
+            self.worker.note_received = lambda count: self.note_received(row, count)
             self.finish_request(request, client_address)
             self.shutdown_request(request)
             status = 0
@@ -3888,6 +4244,11 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.collect_children()
         while self.lingering and self.lingering[0][1] <= time.monotonic():
             self.lingering.popleft()[0].close()
+        if time.monotonic() >= self.next_sweep:
+            # What was killed together with an earlier daemon may have been too young when this
+            # one started.
+            self.next_sweep = time.monotonic() + silence_timeout_s()
+            sweep_directories()
 
     def collect_children(self, *, blocking=False):
         """Reap the children that have ended; end what those that were killed left behind."""
@@ -3897,19 +4258,26 @@ class CompileServer(socketserver.ForkingTCPServer):
             except ChildProcessError:
                 ended, status = pid, 0
             if ended:
-                row, _ = self.children.pop(pid)
-                self.rows.append(row)
+                row = self.children.pop(pid).row
                 if os.WIFSIGNALED(status):
                     log("error", "child %d was killed by signal %d" % (pid, os.WTERMSIG(status)))
                     self.clean_after(pid, row)
+                else:
+                    self.free_row(row)
+
+    def free_row(self, row):
+        """A child has ended: its row is for the next one."""
+        self.write_row(row, group=0, whole=0, received=0)
+        self.rows.append(row)
 
     def clean_after(self, pid, row):
-        """A child was killed: end its compiler and remove its directory."""
-        group, = struct.unpack_from("i", self.table, ROW_BYTES * row)
+        """A child was killed: end its compiler, remove its directory, free its row."""
+        group = self.read_row(row)[0]
         if group > 0:
             kill_quietly(-group, signal.SIGKILL)
         sweep_directories(pid)
         self.worker.sweep(pid)
+        self.free_row(row)
 
     def stop_children(self):
         """End all children: work may finish for a few seconds, and what is stuck is killed."""
@@ -4060,12 +4428,14 @@ def serve_inetd(options):
     for descriptor in (0, 1):
         redirect(descriptor, "/dev/null")
     name, address = name_peer(in_fd)
+    load_prctl()
     roots, why_not = open_roots(options)
-    become_user(options)
+    become_user(options.account)
     worker = FilesWorker(options, None, roots, why_not)
     set_signals(lambda _: worker.handle_stop(), lambda _: reopen_log())
-    limit_resources(options.jobs)
+    confine_process(options.jobs)
     worker.serve(Peer(in_fd, out_fd, name), address)
+    sweep_directories()
 
 
 def name_peer(fd):
@@ -4089,7 +4459,7 @@ def name_peer(fd):
 
 # -------------------------------------------------------------------------------------------
 # Start: bind first, then detach; user, pid file, main
-# detach become_user PidFile serve_network main
+# detach choose_account become_user PidFile serve_network main
 # -------------------------------------------------------------------------------------------
 
 def detach():
@@ -4114,19 +4484,37 @@ def detach():
     return finish
 
 
-def become_user(options):
-    """Give up root for good: groups, group, user. Raises Fatal if nobody can be found."""
+def choose_account(options):
+    """Return the user that root is going to be, as pwd has it, or None if we are not root.
+
+    Raises Fatal if nobody can be found."""
     if os.geteuid() != 0:
+        return None
+    for name in [options.user] if options.user else DEFAULT_USERS:
+        try:
+            account = pwd.getpwnam(name)
+            break
+        except KeyError:
+            continue
+    else:
+        raise Fatal(EXIT_BAD_ARGUMENTS, "no user %s: not serving as root"
+                    % printable(options.user or " or ".join(DEFAULT_USERS)))
+    if account.pw_uid == 0:
+        raise Fatal(EXIT_BAD_ARGUMENTS, "not serving as root: choose another --user")
+    return account
+
+
+def become_user(account):
+    """Give up root for good: groups, group, user. account: see choose_account(). Raises Fatal."""
+    if account is None or os.geteuid() == account.pw_uid:      # as by make_roots()
         return
-    user = find_user(options)
-    hand_log_over(user)
     try:
-        os.setgroups(groups_of(user))
-        os.setgid(user.pw_gid)
-        os.setuid(user.pw_uid)
+        os.setgroups(groups_of(account))
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
     except OSError as error:
         raise Fatal(EXIT_DISTCC_FAILED, "cannot become %s: %s"
-                    % (user.pw_name, error.strerror)) from None
+                    % (account.pw_name, error.strerror)) from None
 
 
 def open_roots(options):
@@ -4151,12 +4539,17 @@ class PidFile:
         self.path = os.path.abspath(path) if path else None
         self.fd = None
 
-    def open(self):
-        """Open it, before the user is changed. Raises Fatal."""
+    def open(self, account):
+        """Open it, before the user is changed to `account`. Raises Fatal."""
         if self.path is None:
             return
         try:
-            self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                self.fd = open_own_file(self.path, os.O_WRONLY, account)
+            except PermissionError:     # it is another's, in a directory of ours
+                with acting_as(account):
+                    os.unlink(self.path)
+                self.fd = open_own_file(self.path, os.O_WRONLY, account)
         except OSError as error:
             raise Fatal(EXIT_IO_ERROR, "cannot write pid file %s: %s"
                         % (printable(self.path), error.strerror)) from None
@@ -4187,17 +4580,18 @@ def serve_network(options):
     pid_file = PidFile(options.pid_file)
     os.environ["TMPDIR"] = temporary_directory()
     server = CompileServer(options)     # before detaching, so that the exit code tells
-    pid_file.open()
+    pid_file.open(options.account)
     trim_memory()
+    load_prctl()
     roots, why_not = open_roots(options)
-    become_user(options)
+    become_user(options.account)
     server.worker = FilesWorker(options, None if options.no_fork else Places(options.jobs),
                                 roots, why_not)
     finish_detaching = (lambda: None) if options.no_detach else detach()
     pid_file.write()
     set_signals(server.on_stop, server.on_hangup)
     if options.no_fork:
-        limit_resources(options.jobs)
+        confine_process(options.jobs)
     check_temporary_directory()
     server.worker.sweep()
     log("notice", "listening on %s port %d" % server.server_address[:2])
@@ -4221,7 +4615,7 @@ def trim_memory():
     """Give back what starting took: compiling this script needs 3 MB for a moment."""
     gc.collect()
     try:
-        import ctypes                   # before the user is changed, who may not reach it
+        import ctypes
         ctypes.CDLL(None).malloc_trim(0)
     except (ImportError, OSError, AttributeError):
         pass                            # not glibc
@@ -4264,6 +4658,7 @@ def main(argv):
         # Whoever started it may wait for the end of a pipe or hold a lock in one of these.
         os.closerange(3, min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     try:
+        options.account = choose_account(options)
         open_log(options)
         if options.nice:
             os.nice(options.nice)
@@ -4274,7 +4669,7 @@ def main(argv):
         return serve_network(options)
     except Fatal as error:
         log("critical", str(error))
-        if LOG.fd != 2:
+        if not options.log_stderr:
             print("%s: %s" % (NAME, error), file=sys.stderr)
         return error.code
 

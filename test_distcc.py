@@ -39,8 +39,8 @@ import tempfile
 import threading
 import time
 import unittest
-import unittest.mock
 import zlib
+from unittest import mock
 
 import distcc
 import distccd
@@ -76,7 +76,7 @@ def setUpModule():
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     directory = tempfile.mkdtemp(prefix="distcc-test-")
     os.chmod(directory, 0o755)
-    changed = unittest.mock.patch.dict(os.environ, CACHE_DIRECTORY=directory + "/cache")
+    changed = mock.patch.dict(os.environ, CACHE_DIRECTORY=directory + "/cache")
     changed.start()
     unittest.addModuleCleanup(shutil.rmtree, directory, ignore_errors=True)
     unittest.addModuleCleanup(changed.stop)
@@ -5474,7 +5474,7 @@ def fill_disk(directory):
 
 # -------------------------------------------------------------------------------------------
 # Attacks on the daemon: commands that would touch more than one compile
-# ForbiddenCommandsTest OptionListAttackTest
+# ForbiddenCommandsTest OptionListAttackTest OptionRolesTest
 # -------------------------------------------------------------------------------------------
 
 # What follows `gcc -c one.c`, or after $ a whole command; % is a directory of files to steal or to
@@ -5695,9 +5695,160 @@ class OptionListAttackTest(FaultCase):
         self.check_no_jobs_left()
 
 
+# Programs of the chain, and how each is told that a word is unknown to it.
+DRIVERS = ("gcc", "g++", "clang", "clang++", "aarch64-linux-gnu-gcc")
+ASSEMBLERS = ("as", "aarch64-linux-gnu-as")
+
+
+@functools.lru_cache(maxsize=None)
+def words_in_program(path):
+    """Return the option words that stand in the files of a driver: its tables, those that no
+    list of it names included."""
+    loaded = run(["ldd", path]).stdout.decode()
+    words = set()
+    for name in [path] + re.findall(r"=> (/\S*clang\S*)", loaded):
+        with open(name, "rb") as stream:
+            words.update(re.findall(rb"\0-?([fmW][a-z][\w.+=-]{1,60})(?=\0)", stream.read()))
+    return {"-" + word.decode() for word in words}
+
+
+def swallowed_after(program, words):
+    """Return those of the words after which a program does not read the next word for itself.
+
+    Each is followed by a word that is no option of any program, and all such are complained of."""
+    swallowed = []
+    for start in range(0, len(words), 2000):
+        part = words[start:start + 2000]
+        argv = [program] + [word for number, option in enumerate(part)
+                            for word in (option, "-%%%d" % number)]
+        told = run(argv + ["-%", "-Wno-fatal-errors"], env=changed_environment({"LC_ALL": "C"}))
+        seen = set(re.findall(rb"-%(\d+)", told.stderr))
+        swallowed += [option for number, option in enumerate(part) if b"%d" % number not in seen]
+    return swallowed
+
+
+class OptionRolesTest(FaultCase):
+    """No word is read by a program in another role than the daemon gave it."""
+
+    def passed(self, compiler, words):
+        """Return the words that the daemon hands to a compiler for these, or None."""
+        try:
+            return distccd.rebuild_command([compiler, "-c", "one.c"] + words).options
+        except distccd.Refused:
+            return None
+
+    def test_no_option_takes_the_next_word(self):
+        """Of all that the compilers list, hold in their tables, or ours name: what the daemon
+        passes on as one word is one word to the driver."""
+        listed = set()
+        for selection in LISTS + ("joined", "separate", "joined,undocumented",
+                                  "separate,undocumented"):
+            listed |= {re.split(r"[<\[]", name)[0] for name in list_options(selection)}
+        listed |= {word.rstrip("*") for word in distccd.OPTION_INDEX}
+        listed |= set(distccd.LONG_OPTIONS)
+        clangs = run(["clang", "--autocomplete=-"]).stdout.decode()
+        clangs = set(re.findall(r"(?m)^-\S+", clangs))
+        for compiler in filter(shutil.which, DRIVERS):
+            words = words_in_program(os.path.realpath(shutil.which(compiler)))
+            words = words | (clangs if "clang" in compiler else listed)
+            passed = sorted({word for word in words
+                             if self.passed(compiler, [word]) in ([word],
+                                                                  [word, distccd.SEPARATOR])})
+            self.assertGreater(len(passed), 1000)
+            with self.subTest(compiler=compiler):
+                self.assertEqual(swallowed_after(compiler, passed), [])
+
+    def test_known_takers(self):
+        """Options that once passed, and took the word after them, are refused with it."""
+        for words in (["-fintrinsic-modules-path"], ["-fnew-alignment"],
+                      ["-multiply_defined_unused"]):
+            for compiler in DRIVERS:
+                self.assertIsNone(self.passed(compiler, words), words)
+                self.assertIsNone(self.passed(compiler, words + ["-w"]), words)
+
+    def test_unknown_words_are_kept_apart(self):
+        """Behind a word that no table holds stands one that may be taken without harm."""
+        self.assertEqual(self.passed("gcc", ["-fsomething-new", "-O2", "-mnew", "-Wnew"]),
+                         ["-fsomething-new", "-pipe", "-O2", "-mnew", "-pipe", "-Wnew", "-pipe"])
+        self.compiler('echo "$args"; : > "$out"\n')
+        answer = ask(self.serve(), ["gcc", "-c", "one.i", "-fsomething-new"])
+        self.assertRegex(answer.output, rb"(?m)^-fsomething-new -pipe .*-pipe "
+                         rb"-fno-diagnostics-show-caret -x cpp-output -c -o ")
+
+    def test_assembler_words(self):
+        """One word of the assembler's is one word to the compiler, and one to the assembler."""
+        words = set(distccd.HARMLESS_ASSEMBLER_WORDS)
+        for assembler in filter(shutil.which, ASSEMBLERS):
+            text = run([assembler, "--help"]).stdout.decode()
+            words |= {re.split(r"[\[=<]", word)[0] for word in re.findall(r"(?<!\w)-[\w-]+", text)}
+        words |= {word[:length] for word in words for length in range(2, len(word))}
+        words |= {word + "=1" for word in words if "=" not in word}
+        passed = sorted(word for word in words
+                        if self.passed("gcc", ["-Xassembler", word]) == ["-Wa," + word])
+        self.assertGreater(len(passed), 50)
+        for assembler in filter(shutil.which, ASSEMBLERS):
+            swallowed = [word for word in passed if b"requires an argument" in run(
+                [assembler, "-o", "/dev/null", word]).stderr]
+            with self.subTest(assembler=assembler):
+                self.assertEqual(swallowed, [])
+
+    def test_defined_symbols(self):
+        """--defsym takes a name and a number, and no other word."""
+        for word in ("a=1", "A_b.c$9=0x7fFF", "x=0"):
+            self.assertEqual(self.passed("gcc", ["-Xassembler", "--defsym", "-Xassembler", word]),
+                             ["-Wa,--defsym", "-Wa," + word])
+        for word in ("@input", "a", "a=", "=1", "a=b", "-f=1", "a=@x", "1=1", "a=1 ", "a=0x",
+                     "a=1,@x", "a=1=2", "a=-fmodule-mapper", "-fintrinsic-modules-path", "a=\xb2",
+                     "\u0663=1", "a=\u0663"):
+            for words in (["-Xassembler", "--defsym", "-Xassembler", word],
+                          ["-Wa,--defsym," + word], ["-Wa,--defsym", "-Wa," + word]):
+                self.assertIsNone(self.passed("gcc", words), words)
+
+    def test_commands_within_words(self):
+        """What ran a shell, or had the assembler read options from a file, is refused."""
+        for compiler in ("gcc", "clang"):
+            for words in ("-Xassembler --defsym -Xassembler -fintrinsic-modules-path -Xassembler "
+                          "-fmodules-ts -Xassembler --defsym -Xassembler "
+                          "-fintrinsic-modules-path -Xassembler -fmodule-mapper=|sh",
+                          "-fintrinsic-modules-path -fmodules-ts", "-Xassembler -mcpu",
+                          "-Xassembler --defsym -Xassembler @input", "-Wa,-mcpu,@input",
+                          "-Xassembler a,b", "-Xassembler --fatal-warnings,@x", "-Wa,-m",
+                          "-fdebug-prefix-map=@input", "-ffile-prefix-map=@input",
+                          "-fmacro-prefix-map=@input", "-fcoverage-prefix-map=@input",
+                          "-fdebug-compilation-dir=@input", "-mcpu=@input", "-m@input",
+                          "-Wno-@input", "-f@input", "-frandom-seed=@input", "-std=@input",
+                          "-O@input", "-fexec-charset=@input", "-G@input", "--param=@input",
+                          "-mabi=a|b", "-mabi=a b", "-f a", "-W\ta"):
+                words = words.split(" ") if "-mabi=a b" != words else [words]
+                self.assertIsNone(self.passed(compiler, words), words)
+        self.assertEqual(self.passed("gcc", ["-ffile-prefix-map=/home/a@2=/x@y"]),
+                         ["-ffile-prefix-map=/home/a@2=/x@y"])
+
+    def test_files_of_options(self):
+        """Given @FILE wherever a value may stand, neither compiler nor assembler opens FILE."""
+        self.compiler('echo "$args"; : > "$out"\n')
+        daemon, real = self.serve(), self.serve("--no-fifo", PATH=os.environ["PATH"])
+        self.write("open/options", "--MD=%s\n" % self.path("open/made"))
+        watch = FileWatch(self.path("open"))
+        self.addCleanup(watch.close)
+        value = "@" + self.path("open/options")
+        commands = [["gcc", "-c", "one.s", form % value]
+                    for word in sorted(distccd.OPTION_INDEX)
+                    if distccd.OPTION_INDEX[word][0] == distccd.PLAIN and len(word) > 2
+                    for form in ([word.rstrip("*") + "%s"] if word[-1] == "*"
+                                 else [word + "=%s"])]
+        answers = side_by_side(lambda words: ask(daemon, words, b""), commands, 3)
+        commands = [words for words, answer in zip(commands, answers) if not answer.status]
+        side_by_side(lambda words: ask(real, words, b".globl a\n"), commands, 3)
+        self.assertEqual(watch.names(), [])
+        for words in commands:
+            self.assertNotIn("=@", words[3])
+        self.check_no_jobs_left()
+
+
 # -------------------------------------------------------------------------------------------
 # Attacks on the daemon: text that makes the compiler read files
-# DirectiveTest LineMarkerTest
+# DirectiveTest LinearWorkTest LineMarkerTest
 # -------------------------------------------------------------------------------------------
 
 # Each line is a text in Python's spelling, FILE the secret's name. gcc obeys all of these with
@@ -5726,6 +5877,10 @@ LIVE_DIRECTIVES = r'''
     #pragma GCC pch_preprocess "FILE" | _Pragma("GCC pch_preprocess \"FILE\"")
     #pragma GCC pch_\\\npreprocess "FILE" | %:pragma GCC pch_preprocess "FILE"
     \xc2\xa0#include "FILE" | #\xc2\xa0include "FILE" | \xe2\x80\x83#include "FILE"
+    \\u00a0#include "FILE" | #\\u2003include "FILE" | int a;\n\\u3000 #\\U000000A0 include <FILE>
+    #\\u{a0}include "FILE" | \\N{NO-BREAK SPACE}#include "FILE" | #\\N{EM SPACE}\\u00A0embed "FILE"
+    #\\u20\\\n03include "FILE" | \\u00\\\na0#include "FILE" | \\\\\nu00a0#include "FILE"
+    ??/u00a0#include "FILE" | /**/\\u00a0#include "FILE" | %:\\u2003import "FILE"
     // c \\\r \n#include "FILE" | // c \\\0\n#include "FILE" | // c ??/\n#include "FILE"
     int y;\r#include "FILE" | // c\r#include "FILE" | \\\r#include "FILE"
     #\\\rinclude "FILE" | #in\\\rclude "FILE" | // \\\n\r#include "FILE"
@@ -5841,6 +5996,93 @@ class DirectiveTest(SecretCase):
         statuses = {answer.status for answer in answers}
         self.assertTrue({0, 101 << 8} <= statuses, statuses)
         self.check_serves(daemon)
+
+
+class LinearWorkTest(FaultCase):
+    """What the daemon does with a request takes time in proportion to its length, ends when the
+    client leaves, and is done without a place."""
+
+    MANY = 150000
+    TEXTS = [b"/*" + b"#include\n" * MANY + b"*/", b"/*\n" + b"#include\n" * MANY,
+             b"/*" + b'#include R"xyz ' * MANY + b"*/", b" " * 8000000 + b'#include "a"',
+             b"#" * 3000000, b"%:" * 1500000, b"??=" * 1000000, b"#\\\n" * 1000000,
+             b"%\\\n" * 1000000, b"%" * 3000000, b"#i\\\n" * 1000000, b"#\\u" * 1000000,
+             b"#" + b"\\u2003" * 500000 + b"x", b"\\u00a0" * 500000 + b'#include "a"',
+             b"#" + b"\\\n" * 1000000 + b"x", b"#" + b" " * 5000000 + b"x",
+             b"#\\N{" * 700000, b"#" + b"\\N{a}" * 500000, b"\n/**/" * 500000 + b"/*\n#include*/",
+             b'R"' * 1000000 + b"/*\n#include\n*/", b"\r\n" * 1500000, b"\\\n" * 1000000,
+             b"p\\\n" * 20000, b"p\\ " * 20000, b"pch_\\\n" * 20000, b'# 1 "' + b'\\"' * 1000000,
+             (b'# 1 "' + b"a" * 4000) * 300, b"/" * 3000000, b"/*" * 1500000 + b"\n#include",
+             b"a0" * 1500000 + b"#include", b"\n#import <a>" * MANY]
+    DIRECTIVES = ["-fpreprocessed", "-fdirectives-only"]
+    NAMES = ["a-" * 60000 + "?", "gcc-1-" * 20000 + "?", "gcc-1" * 20000, "1" * 120000,
+             "gcc" * 40000, "clang++-" * 15000, "." * 120000, "/a" * 60000 + "/gcc"]
+    OPTIONS = [["-Wa," + "--defsym," * 14000], ["-Wa," + "-m," * 40000], ["-f" + "a" * 120000],
+               ["--" + "a" * 120000], ["--param", "a" * 120000], ["-O" + "1" * 120000],
+               ["-f" + "a" * 100] * 16000, ["-Xassembler", "-W"] * 8000, ["--x"] * 16000,
+               ["-x", "c" * 120000], ["-ffile-prefix-map=" + "@/" * 60000], ["-"] * 16000]
+
+    def test_time(self):
+        """Requests made to take long where work is with the square of something: each is
+        answered, by children that may use a few seconds of the processor."""
+        self.compiler("cat > /dev/null; : > $out\n")
+        for name in ("clang", "gcc-1"):
+            os.symlink("gcc", self.path("bin/" + name))
+        daemon = self.serve("--allow-compiler", "other")
+        set_limit(daemon.process.pid, "cpu=8:")
+        requests = [(["gcc", "-c", "one.i"] + self.DIRECTIVES, text) for text in self.TEXTS]
+        requests += [(["clang", "-c", "one.i"], text) for text in self.TEXTS]
+        requests += [([name, "-c", "one.i"], b"") for name in self.NAMES]
+        requests += [(["gcc", "-c", "one.i"] + words, b"") for words in self.OPTIONS]
+        answers = side_by_side(lambda request: talk(daemon.port, pack_request(*request)),
+                               requests, 2)
+        for request, answer in zip(requests, answers):
+            with self.subTest(words=str(request[0])[:60], text=request[1][:30]):
+                parse_answer(answer)
+        self.assertNotIn("killed by signal", daemon.log())
+
+    def test_end_when_the_client_leaves(self):
+        """The client is looked after again and again, wherever time goes."""
+        class Gone(Exception):
+            pass
+
+        for text in (b"int a;\n" * 1000000, b"/**/" * 2000000 + b"\n/*\n#include */",
+                     b"/*\n" + b"#include\n" * 9000):
+            calls = []
+
+            def look():
+                calls.append(1)
+                if len(calls) == 5:
+                    raise Gone
+            with self.subTest(text=text[:20]), self.assertRaises(Gone):
+                distccd.disarm_source(bytearray(text), True, look)
+
+    def test_many_lines_stay_as_they_are(self):
+        """Text in several pieces is not changed, but for what is blanked out in a comment."""
+        text = b"int a; // \\\n\n" * 100000 + b"/*\n#include <a>\n*/\n" + b"int a;\n" * 400000
+        source = bytearray(text)
+        distccd.disarm_source(source, True, lambda: None)
+        self.assertTrue(source == text.replace(b"#", b" "))
+        for end in range(-20, 20):
+            source = b"\n".join([b"x" * (distccd.PIECE_BYTES + end), b"#incl\\", b'ude "a"', b""])
+            with self.subTest(end=end), self.assertRaises(distccd.Refused):
+                distccd.disarm_source(bytearray(source), True, lambda: None)
+
+    def test_no_place_is_taken(self):
+        """A source that is refused is so while all places are taken."""
+        os.mkfifo(self.path("gate"))
+        os.chmod(self.path("gate"), 0o666)
+        self.compiler("echo > %s; cat %s; : > $out\n" % (self.path("open/started"),
+                                                        self.path("gate")))
+        daemon = self.serve("--jobs", "1")
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as working:
+            working.sendall(pack_request(COMPILE))
+            wait_until(lambda: os.path.exists(self.path("open/started")), "the compiler")
+            self.check_refused(ask(daemon, ["gcc", "-c", "one.i"] + self.DIRECTIVES,
+                                   b'#include "one.h"\n'), 101)
+            with open(self.path("gate"), "w"):
+                pass
+            self.assertEqual(parse_answer(read_to_end(working)).status, 0)
 
 
 class LineMarkerTest(SecretCase):
@@ -6044,7 +6286,7 @@ class SilenceTest(FaultCase):
         os.mkfifo(self.path("gate"))
         self.compiler('case "$args" in *-O1*) cat %s;; esac; echo object > $out\n'
                       % self.path("gate"))
-        daemon = self.serve("--max-connections", "3", DISTCCD_SILENCE_TIMEOUT="24")
+        daemon = self.serve("--max-connections", "4", DISTCCD_SILENCE_TIMEOUT="24")
         with contextlib.ExitStack() as stack:
             def connect(data=b""):
                 connection = stack.enter_context(
@@ -6698,7 +6940,7 @@ class FilesCase(FaultCase):
         cache = self.path("cache" if not prefix else "other-cache")
         if not os.path.exists(cache):
             os.mkdir(cache, 0o700)
-            user = 65534 if prefix else distccd.find_user(argparse.Namespace(user=None)).pw_uid
+            user = 65534 if prefix else distccd.choose_account(argparse.Namespace(user=None)).pw_uid
             os.chown(cache, UID or user, -1)
         daemon = self.daemon("--cache-dir", cache, *options, env=self.settings(**changes),
                              prefix=prefix)
@@ -6775,7 +7017,7 @@ class FilesCompileTest(FilesCase):
         words, tree = self.make_source()
         path = build_probe(self)
         tree.real(path, "x")
-        with unittest.mock.patch(__name__ + ".PYTHON", [shutil.which("pypy3")]):
+        with mock.patch(__name__ + ".PYTHON", [shutil.which("pypy3")]):
             daemon = self.serve_files("--foreign-programs")
         for _ in range(2):
             answer = ask_files(daemon, [path, "print", "hello"], tree,
@@ -6997,7 +7239,7 @@ class StoreTest(ProbeCase):
         os.mkdir(self.path("systemd"), 0o755)
         daemon = self.daemon(env=self.settings(CACHE_DIRECTORY=self.path("systemd:/other")))
         self.assertIn("contents are kept in " + self.path("systemd/1"), daemon.log())
-        self.assertEqual(os.stat(self.path("systemd")).st_uid, distccd.find_user(
+        self.assertEqual(os.stat(self.path("systemd")).st_uid, distccd.choose_account(
             argparse.Namespace(user=None)).pw_uid)
 
     def test_inetd(self):
@@ -7489,6 +7731,450 @@ class NoRootTest(FilesCase):
 
 
 # -------------------------------------------------------------------------------------------
+# What a job, a client, a user of this machine may take: shares, limits, files of others
+# ShareTest ConfinementTest HandedOverTest PlantedFilesTest SweepTest UnreadLogTest
+# -------------------------------------------------------------------------------------------
+
+class ShareTest(FaultCase):
+    """No address takes all: connections, memory, time."""
+
+    def connect(self, daemon, host="127.0.0.1", data=b""):
+        """Connect from an address of this machine; return the connection, open to the end."""
+        connection = socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S, (host, 0))
+        self.addCleanup(connection.close)
+        connection.sendall(data)
+        return connection
+
+    def fill(self, daemon, hosts, count):
+        """Open so many connections from each of the hosts; return {host: those that stay open}."""
+        opened = {host: [self.connect(daemon, host) for _ in range(count)] for host in hosts}
+
+        def is_open(connection):
+            return not select.select([connection], [], [], 0)[0]
+        wait_until(lambda: len(children_of(daemon.process.pid))
+                   + daemon.log().count("busy: ") >= count * len(hosts), "all to be met")
+        return {host: sum(map(is_open, opened[host])) for host in hosts}
+
+    def test_one_address(self):
+        """Whatever the limit, one address leaves some connections to others."""
+        for limit, most in ((1, 1), (2, 1), (3, 2), (8, 7), (40, 35)):
+            with self.subTest(limit=limit):
+                daemon = self.serve("--max-connections", str(limit))
+                self.assertEqual(self.fill(daemon, ["127.0.0.1"], limit), {"127.0.0.1": most})
+                if limit > 1:
+                    answer = parse_answer(read_to_end(
+                        self.connect(daemon, "127.0.0.2", pack_request(COMPILE))))
+                    self.assertEqual(answer.status, 0, answer)
+                answer = parse_answer(read_to_end(self.connect(daemon, "127.0.0.1", b"DIST")))
+                self.check_refused(answer, 100)
+                self.assertIn(b"busy", answer.messages)
+
+    def test_several_addresses(self):
+        """Nor do several at once; and when all are taken, who has none gets one of him who has
+        most and is silent."""
+        daemon = self.serve("--max-connections", "40", DISTCCD_SILENCE_TIMEOUT="24")
+        hosts = ["127.0.0.%d" % number for number in range(1, 4)]
+        counts = self.fill(daemon, hosts, 40)
+        self.assertGreaterEqual(min(counts.values()), 1)
+        self.assertEqual(max(counts.values()), counts[hosts[0]])
+
+        def served():
+            connection = self.connect(daemon, "127.0.0.9", pack_request(COMPILE))
+            return parse_answer(read_to_end(connection)).status == 0
+        wait_until(served, "a place", 10)
+
+    def test_renewed(self):
+        """Who has fewer connections comes in for one of him who has more, and not the other way
+        round; a job at work is nobody's to end."""
+        daemon = self.serve("--max-connections", "3", DISTCCD_SILENCE_TIMEOUT="1.2")
+        quiet = self.connect(daemon, "127.0.0.2")
+        wait_until(lambda: children_of(daemon.process.pid), "a child")
+        first, second = self.connect(daemon), self.connect(daemon)
+        self.assertIn(b"busy", read_to_end(second))
+        self.assertFalse(select.select([quiet, first], [], [], 0)[0])
+
+    def test_request_without_end(self):
+        """A byte now and then: the time that a request has grows with what came, not with what
+        was announced."""
+        daemon = self.serve(DISTCCD_SILENCE_TIMEOUT="0.2")
+        connection = self.connect(daemon, data=HEAD + b"DOTI3fffffff")
+        connection.settimeout(0.02)
+        answer = b""
+        for _ in range(1000):
+            try:
+                answer = connection.recv(4096)
+                break
+            except socket.timeout:
+                connection.sendall(b"x")
+        self.check_refused(parse_answer(answer), 107)
+        self.assertIn(b"too slowly", answer)
+
+    def test_sum_of_requests(self):
+        """Large requests that are not whole leave memory to others, and are refused when there
+        is no more; when they have gone, there is."""
+        daemon = self.serve("--max-received", "8", "--max-connections", "50")
+        hogs = [self.connect(daemon, data=HEAD + b"DOTI00800000" + b"x" * 3000000)]
+        wait_until(lambda: not unread_bytes(hogs[0]), "the first to be read")
+        answers = [parse_answer(talk(daemon.port, pack_request(COMPILE, SOURCE_I + b" " * size)))
+                   for size in (7000000, 100000)]
+        self.check_refused(answers[0], 105)
+        self.assertEqual(answers[1].status, 0, answers[1])
+        hogs.pop().close()
+        wait_until(lambda: not children_of(daemon.process.pid), "the end of the first")
+        answer = ask(daemon, COMPILE, SOURCE_I + b"\n" * 3500000)
+        self.assertEqual(answer.status, 0, answer)
+        self.check_serves(daemon)
+
+    def test_senseless_silence(self):
+        """Values of DISTCCD_SILENCE_TIMEOUT that are no sensible number of seconds."""
+        def check(text):
+            daemon = self.serve(DISTCCD_SILENCE_TIMEOUT=text)
+            self.assertEqual(ask(daemon).status, 0)
+            with mock.patch.dict(os.environ, DISTCCD_SILENCE_TIMEOUT=text):
+                self.assertEqual(distccd.silence_timeout_s(), 60)
+        side_by_side(check, ("inf", "-inf", "nan", "-1", "0", "1e300", "1e-300", "", "x"), 3)
+
+
+class ConfinementTest(FaultCase):
+    """What a compiler is given to live with: compilers here are scripts that tell it."""
+
+    def told_by(self, script, *options, **changes):
+        """Return what a compiler with this shell text says, from each way to serve."""
+        self.compiler("{ %s; } 2>&1; cat > /dev/null; : > $out\n" % script)
+        for mode in ("--no-detach", "--no-fork"):
+            daemon = self.serve(mode, *options, **changes)
+            answer = ask(daemon)
+            self.assertEqual(answer.status, 0, answer)
+            yield answer.output.decode()
+
+    def test_limits(self):
+        """Memory, size of files, processes, core files; privileges; the order of ending."""
+        for text in self.told_by("cat /proc/self/limits /proc/self/oom_score_adj; "
+                                 "grep NoNewPrivs /proc/self/status"):
+            limits = dict(re.findall(r"(?m)^Max (.+?)  +(\w+)", text))
+            self.assertGreaterEqual(int(limits["address space"]), 4 << 30)
+            self.assertEqual(limits["file size"], str(4 << 30))
+            self.assertEqual(limits["core file size"], "0")
+            self.assertLessEqual(int(limits["processes"]), 8192)
+            self.assertRegex(text, r"(?m)^NoNewPrivs:\t1$")
+            self.assertGreaterEqual(int(re.search(r"(?m)^\d+$", text).group()), 500)
+
+    def test_the_daemon_is_not_the_first_to_go(self):
+        """Only what may be ended is raised in the order of ending: each child, not the parent."""
+        self.compiler("cat /proc/$PPID/oom_score_adj; : > $out\n")
+        daemon = self.serve()
+        with open("/proc/%d/oom_score_adj" % daemon.process.pid) as stream:
+            self.assertLess(int(stream.read()), 500)
+        self.assertGreaterEqual(int(ask(daemon).output), 500)
+
+    def test_environment(self):
+        """Nothing of the daemon's environment but what is made for a compiler."""
+        for text in self.told_by("tr '\\0' '\\n' < /proc/$$/environ", TOKEN="secret",
+                                 LD_LIBRARY_PATH="/nowhere", CPATH="/nowhere", HOME="/nowhere",
+                                 GCC_EXEC_PREFIX="/nowhere/", LANG="de_DE.UTF-8"):
+            names = {line.partition("=")[0] for line in text.splitlines()}
+            self.assertEqual(names, {"PATH", "LC_ALL", "TMPDIR", distccd.RECURSION_GUARD})
+
+    def test_user(self):
+        """Root is given up by every mode, with its groups."""
+        for mode in ("--no-detach", "--no-fork", "--inetd"):
+            self.compiler("id -u; id -g; id -G; : > $out\n")
+            argv = PYTHON + [SERVER, mode, "--log-file", self.path("open/log")]
+            if ROOT:
+                argv = ["setpriv", "--groups=0,4,24"] + argv
+            with self.subTest(mode=mode):
+                answer = self.ask_new_daemon(argv, mode == "--inetd")
+                self.assertEqual(answer.status, 0, answer)
+                user, group, *groups = map(int, answer.output.split())
+                self.assertNotEqual(user, 0)
+                if ROOT:
+                    self.assertFalse({0, 4, 24} & {group, *groups}, groups)
+
+    def ask_new_daemon(self, argv, by_inetd):
+        """Return the Answer of a daemon that is started for one job."""
+        ours, theirs = socket.socketpair()
+        listener = free_port()
+        if not by_inetd:
+            argv = argv + ["--port", str(listener), "--listen", "127.0.0.1"]
+        process = subprocess.Popen(argv, stdin=theirs if by_inetd else subprocess.DEVNULL,
+                                   stdout=theirs, env=changed_environment(self.settings()))
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        theirs.close()
+        with ours:
+            if by_inetd:
+                ours.sendall(pack_request(COMPILE))
+                return parse_answer(read_to_end(ours))
+
+        def answer():
+            with contextlib.suppress(ConnectionRefusedError):
+                return talk(listener, pack_request(COMPILE))
+        return parse_answer(wait_until(answer, "the daemon"))
+
+    def test_modes_of_files(self):
+        """The job's directory is its user's alone, and a daemon without umask gives one."""
+        previous = os.umask(0)
+        self.addCleanup(os.umask, previous)
+        for text in self.told_by("stat -c %a .; umask"):
+            self.assertEqual(text.split(), ["700", "0022"])
+
+    def test_place_is_free_while_sending(self):
+        """A client that takes its object slowly holds no place."""
+        self.compiler('case "$args" in *-O1*) head -c 30000000 /dev/zero > $out;; '
+                      "*) : > $out;; esac\n")
+        daemon = self.serve("--jobs", "1", "--job-lifetime", "30")
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as slow:
+            slow.sendall(pack_request(["gcc", "-O1", "-c", "one.i"]))
+            slow.recv(1)
+            self.assertEqual(ask(daemon).status, 0)
+            self.assertEqual(len(daemon.job_lines()), 1)
+            self.assertGreater(len(read_to_end(slow)), 30000000)
+
+    def test_signal_arrives(self):
+        """A compiler that a signal ends is told of by the status, not taken for a verdict."""
+        daemon = self.serve()
+        for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
+            self.compiler("kill -%d $$\n" % number)
+            self.assertEqual(ask(daemon), Answer(number, b"", b"", b""))
+        self.compiler("echo 'gcc: fatal error: Killed signal terminated program x' >&2\nexit 1\n")
+        self.check_refused(ask(daemon), 105)
+
+
+class HandedOverTest(FaultCase):
+    """What goes to a compiler and comes from it cannot be opened by other jobs."""
+
+    def test_no_descriptor_can_be_opened(self):
+        """Not by another process of the same user, as /proc/PID/fd/NUMBER."""
+        self.compiler("for fd in 0 1 2; do sh -c \"cat < /proc/$$/fd/$fd\" && echo read; "
+                      "sh -c \": >> /proc/$$/fd/$fd\" && echo written; done; cat; : > $out\n")
+        answer = ask(self.serve(), ["gcc", "-c", "one.s"])
+        self.assertEqual(answer.output, SOURCE_I)
+        self.assertEqual(answer.messages.count(b"\n"), 6)
+
+    def test_nothing_of_the_daemon_can_be_opened(self):
+        """Nor descriptors and memory of the child that serves the connection."""
+        self.compiler("cat > /dev/null; for what in fd mem environ maps; do "
+                      "ls -l /proc/$PPID/$what/ > /dev/null 2>&1 && echo $what; "
+                      "head -c 1 /proc/$PPID/$what > /dev/null 2>&1 && echo $what; done;"
+                      " : > $out\n")
+        self.assertEqual(ask(self.serve()).output, b"")
+
+    def test_assembler_cannot_include_it(self):
+        """The way of a real job: assembler that includes another compiler's input gets none."""
+        self.compiler("echo $$ > %s; cat > /dev/null; : > $out\n" % self.path("open/pid"), "clang")
+        daemon = self.serve()
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as victim:
+            request = pack_request(["clang", "-c", "one.i"], b"secret:\n" * 1000)
+            victim.sendall(request[:-1])
+            pid = int(wait_until(lambda: os.path.exists(self.path("open/pid"))
+                                 and self.read("open/pid").strip(), "the victim"))
+            text = b'.include "/proc/%d/fd/0"\n' % pid
+            answer = ask(daemon, ["gcc", "-c", "one.s"], text)
+            self.assertNotEqual(answer.status, 0)
+            victim.sendall(request[-1:])
+            self.assertEqual(parse_answer(read_to_end(victim)).status, 0)
+
+    def test_large_sources(self):
+        """More than any socket holds, to compilers that read it all, in part, or not at all."""
+        daemon = self.serve()
+        source = b"/*" + b"x" * 5000000 + b"*/\nint one;\n"
+        for text, count in (("cat > $out", len(source)), ("head -c 10 > $out", 10),
+                            ("exec <&-; : > $out", 0), ("head -c 300000 > $out", 300000)):
+            self.compiler(text + "\n")
+            with self.subTest(text=text):
+                answer = ask(daemon, ["gcc", "-c", "one.s"], source)
+                self.assertEqual((answer.status, len(answer.object)), (0, count))
+
+
+@unittest.skipUnless(ROOT, "only root has what can be taken from it")
+class PlantedFilesTest(FaultCase):
+    """A daemon that root starts follows no link that its user planted, and gives nothing away."""
+
+    def setUp(self):
+        """Make a file of root's, and a directory of the daemon's user."""
+        super().setUp()
+        self.account = pwd.getpwnam(next(filter(in_password_file, distccd.DEFAULT_USERS)))
+        self.mine = self.write("mine", "root's own\n")
+        os.chmod(self.mine, 0o600)
+        os.mkdir(self.path("theirs"))
+        os.chown(self.path("theirs"), self.account.pw_uid, self.account.pw_gid)
+
+    def try_files(self, log, pid):
+        """Start a daemon with these files and stop it; return its exit code."""
+        port = free_port()
+        process = subprocess.Popen(
+            PYTHON + [SERVER, "--no-detach", "--port", str(port), "--listen", "127.0.0.1",
+                      "--log-file", self.path(log), "--pid-file", self.path(pid)],
+            env=changed_environment(self.settings()), stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+
+        def ended_or_ready():
+            with contextlib.suppress(ConnectionRefusedError):
+                return talk(port, NOTHING) and "ready"
+            return process.poll() is not None
+        if wait_until(ended_or_ready, "the daemon") == "ready":
+            process.terminate()
+        return process.wait(PATIENCE_S)
+
+    def facts(self):
+        """Return owner, mode and contents of root's file, and the names beside it."""
+        facts = os.stat(self.mine)
+        return (facts.st_uid, facts.st_gid, facts.st_mode, self.read("mine"),
+                sorted(os.listdir(self.path(""))))
+
+    def test_planted(self):
+        """Links, hard links, links in the middle of the way, links to nothing, FIFOs."""
+        os.symlink(self.mine, self.path("theirs/link"))
+        os.symlink(self.path("new"), self.path("theirs/dangling"))
+        os.symlink(self.path(""), self.path("theirs/way"))
+        os.link(self.mine, self.path("theirs/hard"))
+        os.mkfifo(self.path("theirs/fifo"))
+        os.chown(self.path("theirs/fifo"), self.account.pw_uid, -1)
+        before = self.facts()
+        for name in ("link", "dangling", "way/mine", "way/new", "hard", "fifo"):
+            for log, pid in (("theirs/" + name, "theirs/fine"), ("theirs/fine", "theirs/" + name)):
+                with self.subTest(log=log, pid=pid):
+                    status = self.try_files(log, pid)
+                    if (name, log) != ("hard", "theirs/fine"):      # its name is taken for the id
+                        self.assertEqual(status, 107)
+                    self.assertEqual(self.facts(), before)
+
+    def test_own_files(self):
+        """In a directory of the user's all is the user's; in one of root's, what was there
+        before stays as it was, and a new log is the user's, for SIGHUP to open again."""
+        self.assertEqual(self.try_files("theirs/log", "theirs/pid"), 0)
+        self.assertEqual(os.stat(self.path("theirs/log")).st_uid, self.account.pw_uid)
+        self.assertFalse(os.path.exists(self.path("theirs/pid")))
+        os.mkdir(self.path("roots"))
+        self.assertEqual(self.try_files("roots/log", "roots/pid"), 0)
+        self.assertEqual(os.stat(self.path("roots/log")).st_uid, self.account.pw_uid)
+        self.assertEqual(self.try_files("roots/log", "roots/pid"), 0)
+        os.chown(self.path("roots/log"), 0, 0)
+        self.assertEqual(self.try_files("roots/log", "roots/pid"), 0)
+        self.assertEqual(os.stat(self.path("roots/log")).st_uid, 0)
+        self.assertEqual(self.read("roots/log").count(b"stopped"), 3)
+
+
+class SweepTest(FaultCase):
+    """Directories of jobs that died are removed, and no others."""
+
+    OWN = "distccd_123_0123456789ab"
+
+    def make(self, name, age_s=1e6, owner=None):
+        """Make a directory with a file in TMPDIR, as if so old; return its path."""
+        path = self.path("jobs/" + name)
+        os.mkdir(path)
+        self.write("jobs/%s/file" % name, "")
+        if ROOT:
+            account = pwd.getpwnam(next(filter(in_password_file, distccd.DEFAULT_USERS)))
+            os.chown(path, account.pw_uid if owner is None else owner, -1)
+        os.chmod(path, 0o777)
+        os.utime(path, (time.time() - age_s,) * 2)
+        return path
+
+    def test_at_the_start(self):
+        """Only what is named exactly as ours are, is ours, old, and not locked."""
+        kept = [self.make(name) for name in (
+            "distccd_my_project", "distccd_1_dead", "distccd_1_0123456789abc", "distccd_",
+            "distccd_x_0123456789ab", "distccd_1_0123456789AB", "distccd_0123456789ab",
+            "distccd_1_0123456789ab.d", "distccd-saved_1_0123456789ab", "xdistccd_1_0123456789ab",
+            "distccd_1_0123456789ab\n", "distccd_\u0661_0123456789ab", "distccd_+1_0123456789ab")]
+        kept.append(self.make("distccd_2_0123456789ab", age_s=0))
+        if ROOT:
+            kept.append(self.make("distccd_3_0123456789ab", owner=0))
+        locked = os.open(self.make("distccd_4_0123456789ab"), os.O_RDONLY)
+        self.addCleanup(os.close, locked)
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        swept = self.make(self.OWN)
+        daemon = self.serve()
+        ask(daemon)
+        wait_until(lambda: not os.path.exists(swept), "the sweeping")
+        for path in kept + [self.path("jobs/distccd_4_0123456789ab")]:
+            self.assertTrue(os.path.exists(path + "/file"), path)
+
+    def test_by_the_running_daemon(self):
+        """A child killed together with its daemon leaves its directory no longer than until the
+        next daemon, already at work, finds it old enough."""
+        self.compiler("sleep 1000 & echo $$ $! >> %s; wait\n" % self.path("open/pids"))
+        first = self.serve()
+        with socket.create_connection(("127.0.0.1", first.port), PATIENCE_S) as connection:
+            connection.sendall(pack_request(COMPILE))
+            wait_until(lambda: os.path.exists(self.path("open/pids")), "the compiler")
+            group, _ = map(int, wait_until(lambda: self.read("open/pids").split(), "its ids"))
+            for pid in (first.process.pid, int(state_of(group)[1])):
+                os.kill(pid, signal.SIGKILL)
+        kill_group(group)
+        first.process.wait()
+        left, = os.listdir(self.path("jobs"))
+        second = self.serve(DISTCCD_SILENCE_TIMEOUT="0.3")
+        self.assertEqual(os.listdir(self.path("jobs")), [left])         # it is too young
+        os.utime(self.path("jobs/" + left), (1, 1))
+        self.check_no_jobs_left()
+        self.assertFalse(second.process.poll())
+
+
+class UnreadLogTest(FaultCase):
+    """A log that nobody reads holds up nothing: it loses lines."""
+
+    # Has nothing in /dev but what is needed and a system log that nobody reads.
+    UNREAD_SYSLOG = """
+mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 || exit
+exec "$0" -c 'import os, socket, sys
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind("/dev/log")
+os.chmod("/dev/log", 0o777)
+log.set_inheritable(True)
+os.execv(sys.argv[1], sys.argv[1:])' "$0" "$@"
+"""
+
+    def check_goes_on(self, argv, **keywords):
+        """Check that a daemon with such a log answers many requests, and stops when told to."""
+        port = free_port()
+        process = subprocess.Popen(argv + [SERVER, "--no-detach", "--verbose", "--listen",
+                                           "127.0.0.1", "--port", str(port)],
+                                   env=changed_environment(self.settings()), **keywords)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+
+        def answer():
+            with contextlib.suppress(ConnectionRefusedError):
+                return talk(port, pack_request(["gcc", "-x" + "y" * 10000]))
+        wait_until(answer, "the daemon")
+        for got in side_by_side(lambda _: answer(), range(400), 8):
+            self.check_refused(parse_answer(got), 101)
+        process.terminate()
+        self.assertEqual(process.wait(20), 0)
+
+    @unittest.skipUnless(ROOT, "needs a mount namespace")
+    def test_syslog(self):
+        """A socket at /dev/log whose owner sleeps."""
+        self.check_goes_on(["unshare", "-m", "sh", "-c", self.UNREAD_SYSLOG, sys.executable])
+
+    def test_stderr(self):
+        """A pipe, a socket and a terminal that are full."""
+        reader, writer = os.pipe()
+        one, other = socket.socketpair()
+        controller, terminal = pty.openpty()
+        for fd in (reader, writer, controller, terminal):
+            self.addCleanup(os.close, fd)
+        for end in (one, other):
+            self.addCleanup(end.close)
+        for fd in (writer, one.fileno(), terminal):
+            with self.subTest(fd=fd):
+                self.check_goes_on(PYTHON, stderr=fd, stdin=subprocess.DEVNULL)
+
+    def test_fifo(self):
+        """A FIFO for a log file: without a reader it is an error, full it loses lines."""
+        os.mkfifo(self.path("open/fifo"))
+        os.chmod(self.path("open/fifo"), 0o666)
+        result = run(PYTHON + [SERVER, "--no-detach", "--port", "0", "--listen", "127.0.0.1",
+                               "--log-file", self.path("open/fifo")],
+                     env=changed_environment(self.settings()))
+        self.assertEqual(result.status, 107, result)
+
+
+# -------------------------------------------------------------------------------------------
 # Stop and start of the daemon, and its log
 # StopTest StartAgainTest LogTest
 # -------------------------------------------------------------------------------------------
@@ -7578,12 +8264,12 @@ class StopTest(SlowCompilerCase):
         daemon.process.kill()
         daemon.process.wait()
         owner = os.stat(self.path("jobs/" + os.listdir(self.path("jobs"))[0])).st_uid
-        os.mkdir(self.path("jobs/distccd_1_dead"))
-        os.chown(self.path("jobs/distccd_1_dead"), owner, -1)
-        self.write("jobs/distccd_1_dead/input", "")
-        os.utime(self.path("jobs/distccd_1_dead"), (1, 1))
+        os.mkdir(self.path("jobs/distccd_1_0123456789ab"))
+        os.chown(self.path("jobs/distccd_1_0123456789ab"), owner, -1)
+        self.write("jobs/distccd_1_0123456789ab/input", "")
+        os.utime(self.path("jobs/distccd_1_0123456789ab"), (1, 1))
         second = self.serve("--port", str(daemon.port))
-        self.assertFalse(os.path.exists(self.path("jobs/distccd_1_dead")))
+        self.assertFalse(os.path.exists(self.path("jobs/distccd_1_0123456789ab")))
         self.assertEqual(len(os.listdir(self.path("jobs"))), 1)
         self.write("go", "")
         self.assertEqual(parse_answer(read_to_end(connection)).object, b"object\n")

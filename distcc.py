@@ -5041,6 +5041,10 @@ def list_own_files(job, environment):
             raise RunLocally("%s: it notes the time of the compile" % name)
         job.contents[digest] = text
         job.size += len(text)
+        if language in PREPROCESSED_LANGUAGES:
+            for quoted in names_in_markers(text):       # of which messages show lines
+                if stat.S_ISREG(mode_at(quoted)):
+                    lister.add(quoted)
         spoken = base_language(language)
         spoken = "assembler-with-cpp" if spoken == "assembler" else spoken
         texts.setdefault(spoken, []).append((fsencode(name), text))
@@ -5056,6 +5060,16 @@ def list_own_files(job, environment):
             if mode_at(name):
                 lister.add(fsencode(name))
     return texts
+
+
+def names_in_markers(text):
+    """Return the names (set of bytes) of the files that line markers in preprocessed text name."""
+    names = set()
+    for line in text.split(b"\n# ")[bool(text[:2] != b"# "):] if b"# " in text else ():
+        name = line.partition(b"\n")[0].partition(b'"')[2].rpartition(b'"')[0]
+        if name and b"\0" not in name:
+            names.add(name)
+    return names
 
 
 def list_profiles(command, lister):
@@ -5404,7 +5418,11 @@ def place_of(name, lister):
 
 def commit_results(results):
     """Give the files that the command has written their places, in the order in which it left
-    them. Raises OSError."""
+    them. Raises OSError, as a rule before there is any."""
+    for path, target in results:
+        if mode_at(path) and not posix.access(path, posix.W_OK) and target \
+                and not target.replaces:
+            raise OSError(None, "not writable", fsdecode(path))
     for path, target in results:
         if target:
             target.commit()

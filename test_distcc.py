@@ -4580,6 +4580,19 @@ class StaleTest(HeaderCase):
         self.check(self.EVERYTHING, lambda: self.replace("j/n.h", "int o;\n", True))
         self.check(self.EVERYTHING, lambda: self.replace("j/n.h", "int o;\n", False))
 
+    def test_too_young_to_be_trusted(self):
+        """What changed within the last tick of the clock is read again in the next job: another
+        change might have left the same times."""
+        self.addCleanup(setattr, distcc, "YOUNG_NS", distcc.YOUNG_NS)
+        for young_ns, trusted in ((10 ** 18, set()), (0, {5})):
+            distcc.YOUNG_NS = young_ns
+            self.find(words=self.words)
+            memory, _ = self.memory(words=self.words)
+            _, entries, signatures, _ = memory.page(0)
+            kinds = [head[:1] for head in entries.split(b"\0")[::2]]
+            self.assertEqual({len(signature) for kind, signature in zip(kinds, signatures)
+                              if kind == b"f"}, trusted or {0})
+
     def test_touched(self):
         """A header has another time only, which is part of it."""
         self.check(self.EVERYTHING, lambda: os.utime(self.path("j/n.h"), (1, 1)))

@@ -721,9 +721,10 @@ def trace_path(base, path, known):
 
     Returns (end, way, missing): a canonical path; the list of (canonical path, target) of each
     link on the way and of each directory that is left by "..", whose target is b""; and the name
-    that is not there, or b"". If something is missing, end is the directory that lacks it.
+    that is not there, or b"". If something is missing, end is the directory that lacks it; if
+    links lead in a circle, end is one of them.
     known: {canonical path: link target, b"" for what is no link, False for what is missing}; it
-    grows. Raises OSError when links lead in a circle."""
+    grows."""
     base = b"" if path[:1] == b"/" or base == b"/" else base
     names = path.split(b"/")[::-1]
     way = []
@@ -752,7 +753,7 @@ def trace_path(base, path, known):
         way.append((child, target))
         links += 1
         if links > MOST_LINKS:
-            raise OSError(None, "too many links", child)
+            return child, way, b""
         names.extend(target.split(b"/")[::-1])
         base = b"" if target[:1] == b"/" else base
     return base or b"/", way, b""
@@ -857,11 +858,11 @@ class Lister:
 
     def follow(self, path):
         """Return the canonical path of what path leads to, for which it makes no entry; but what
-        is on the way gets one. Raises OSError if there is nothing."""
+        is on the way gets one. Raises OSError if something is missing."""
         end, way, missing = trace_path(self.cwd, path, self.known)
         for waypoint, target in way:
             self.entries.setdefault(waypoint, pack_waypoint(waypoint, target))
-        if missing:
+        if missing or self.known.get(end):      # or a link of a circle
             raise FileNotFoundError(None, "not found", path)
         return end
 
@@ -1430,7 +1431,6 @@ class HeaderMemory:
         except OSError as error:
             debug("the memory of headers is not kept: %s" % error.strerror)
 
-
     def parts(self):
         """Return the memory as the parts of one chunk."""
         import marshal
@@ -1619,11 +1619,16 @@ class Addition:
         return record
 
     def examine(self, path):
-        """Read a file; return its entry, its signature and what it includes. Raises OSError."""
-        content, status = read_settled(path)
+        """Read a file; return its entry, its signature and what it includes. Raises OSError, and
+        Outdated if it is gone."""
+        try:
+            content, status = read_settled(path)
+        except FileNotFoundError:
+            raise Outdated
         self.note_definitions(content, self.memory.values)
         entry = pack_file(path, b"-", digest_of(content), status.st_size, status)
-        is_compiled = PRECOMPILED in path or path.endswith(b".pch")
+        is_compiled = path.endswith((PRECOMPILED, b".pch")) \
+            or parent_of(path).endswith(PRECOMPILED)
         return entry, settled_signature(status), () if is_compiled else scan_includes(content)
 
     def includes_of(self, record, path):

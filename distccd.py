@@ -2017,7 +2017,8 @@ class RootCommand(collections.namedtuple("RootCommand", "argv directory environm
 
 class RootProcess:
     """pid 1 of a job's processes, and what Compile needs of a subprocess.Popen. It reports over a
-    pipe: "!" and a reason if the command could not be started, else the raw wait status."""
+    pipe: "r" when it is ready, then "!" and a reason if the command could not be started, else the
+    raw wait status."""
 
     stdin = None
 
@@ -2045,7 +2046,10 @@ class RootProcess:
                 os.close(fd)
 
     def release(self):
-        """Let it begin, now that its maker has noted whom to end."""
+        """Let it begin, now that its maker has noted whom to end, and the kernel too: it leads a
+        group of its own, and ends with its maker. Raises NoRoot."""
+        if self.report.read(1) != b"r":
+            raise NoRoot("processes", "the first one has ended")
         self.go.write(b"g")
         self.go.close()
 
@@ -2093,6 +2097,7 @@ def be_first_process(roots, directory, command, go, report, out, err):
             signal.signal(number, signal.SIG_IGN)       # our handlers serve the connection
         os.setsid()
         roots.kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.write(report, b"r")
         if os.read(go, 1):
             enter_root(roots.kernel, directory)
             status = run_command(command, roots.most_processes, report, out, err)
@@ -2182,6 +2187,14 @@ class RootCompile(Compile):
         self.pipes = {}
         self.watch(process.stdout, select.POLLIN, self.collect)
         self.watch(process.stderr, select.POLLIN, self.collect)
+
+    def end(self):
+        """Kill pid 1 and with it all others, and wait until they have gone. Never raises.
+
+        It may not lead its group yet."""
+        if self.process.returncode is None:
+            kill_quietly(self.process.pid, signal.SIGKILL)
+        super().end()
 
     def await_end(self, deadline, lifetime_s):
         """Return the raw wait status of the command when all of its processes have gone."""

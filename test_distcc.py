@@ -6168,7 +6168,8 @@ class FenceTest(ProbeCase):
                     kill_quietly(child)
             wait_until(lambda: not processes_of("/bin/probe"), "the program's end", 5)
             client.close()
-        wait_until(lambda: not os.listdir(self.path("cache/1/jobs")), "no directory left", 5)
+        wait_until(lambda: all(name.startswith("idle_") for name in os.listdir(
+            self.path("cache/1/jobs"))), "no job's directory left", 5)
 
     def test_clients_leave_early(self):
         """At whatever moment a client leaves, nothing of its job stays."""

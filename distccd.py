@@ -1827,14 +1827,20 @@ class Store:
                 break
 
     def sweep(self, pid=None):
-        """Remove the directories of jobs that died without cleaning; with pid that process's."""
+        """Remove the directories of jobs that died without cleaning; with pid that process's.
+
+        Tell whether all went: the job's first process may not have ended yet, which holds the
+        lock for a moment."""
         start = b"" if pid is None else b"%d_" % pid
         try:
             for name in os.listdir(self.path + b"/jobs"):
                 if name.startswith(start) and not name.startswith(IDLE_PREFIX):
                     sweep_one(self.path + b"/jobs/" + name, 0 if pid is not None else STALE_JOB_S)
+            return pid is None or not any(name.startswith(start) for name
+                                          in os.listdir(self.path + b"/jobs"))
         except OSError as error:
             log("error", "cannot clean the cache directory: %s" % error)
+            return True
 
     def check_after_boot(self):
         """Since this machine was started anew: remove what a crash may have spoiled, which is
@@ -2229,10 +2235,11 @@ class RootDirectory:
         os.mkdir(self.path + b"/in", 0o755)
         with open(self.path + b"/tree", "wb") as stream:
             marshal.dump(tuple(tree), stream)
+        os.close(self.fd)               # or who takes it over could not lock it
+        self.fd = None
         os.rename(self.path, jobs + IDLE_PREFIX + b"%016x_%s" % (
             time.time_ns(), os.urandom(6).hex().encode()))
-        os.close(self.fd)
-        self.path = self.fd = None
+        self.path = None
 
     def shape(self, tree):
         """Make the directories and symbolic links of a Tree, and nothing else but what is there
@@ -2311,7 +2318,8 @@ def open_terminal():
 
 class RootProcess:
     """pid 1 of a job's processes, and what Compile needs of a subprocess.Popen. It reports over a
-    pipe: "!" and a reason if the command could not be started, else the raw wait status."""
+    pipe: "r" when it is ready, then "!" and a reason if the command could not be started, else the
+    raw wait status."""
 
     stdin = None
 
@@ -2339,7 +2347,10 @@ class RootProcess:
                 os.close(fd)
 
     def release(self):
-        """Let it begin, now that its maker has noted whom to end."""
+        """Let it begin, now that its maker has noted whom to end, and the kernel too: it leads a
+        group of its own, and ends with its maker. Raises NoRoot."""
+        if self.report.read(1) != b"r":
+            raise NoRoot("processes", "the first one has ended")
         self.go.write(b"g")
         self.go.close()
 
@@ -2385,8 +2396,10 @@ def be_first_process(roots, directory, command, go, report, out, err):
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)       # our handlers serve the connection
+        os.close(directory.fd)          # its lock is our maker's, and ends with that
         os.setsid()
         roots.kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.write(report, b"r")
         if os.read(go, 1):
             enter_root(roots.kernel, directory)
             status = run_command(command, roots.most_processes, report, out, err)
@@ -2477,6 +2490,14 @@ class RootCompile(Compile):
         self.pipes = {}
         self.watch(process.stdout, select.POLLIN, self.collect)
         self.watch(process.stderr, select.POLLIN, self.collect)
+
+    def end(self):
+        """Kill pid 1 and with it all others, and wait until they have gone. Never raises.
+
+        It may not lead its group yet."""
+        if self.process.returncode is None:
+            kill_quietly(self.process.pid, signal.SIGKILL)
+        super().end()
 
     def await_end(self, deadline, lifetime_s):
         """Return the raw wait status of the command when all of its processes have gone."""
@@ -3983,11 +4004,19 @@ class FilesWorker(Worker):
         """roots: Roots, or None for the reason why_not."""
         super().__init__(options, places)
         self.roots, self.why_not = roots, why_not
+        self.unswept = set()            # processes that were killed and may have left something
 
     def sweep(self, pid=None):
         """Remove what jobs by files that were killed have left, as sweep_directories() does."""
-        if self.roots:
-            self.roots.store.sweep(pid)
+        if self.roots and pid is None:
+            self.roots.store.sweep()
+        elif self.roots:
+            self.unswept.add(pid)
+            self.sweep_again()
+
+    def sweep_again(self):
+        """Try anew where sweep() came too early."""
+        self.unswept = {pid for pid in self.unswept if not self.roots.store.sweep(pid)}
 
     def serve_files(self, peer):
         """Serve a request by files; return the outcome for the log.
@@ -4242,6 +4271,8 @@ class CompileServer(socketserver.ForkingTCPServer):
             raise StopServing()
         if self.children:
             self.collect_children()
+        if self.worker.unswept:
+            self.worker.sweep_again()
         while self.lingering and self.lingering[0][1] <= time.monotonic():
             self.lingering.popleft()[0].close()
         if time.monotonic() >= self.next_sweep:

@@ -7630,7 +7630,22 @@ class FenceTest(ProbeCase):
                     kill_quietly(child)
             wait_until(lambda: not processes_of("/bin/probe"), "the program's end", 5)
             client.close()
-        wait_until(lambda: not os.listdir(self.path("cache/1/jobs")), "no directory left", 5)
+        wait_until(lambda: all(name.startswith("idle_") for name in os.listdir(
+            self.path("cache/1/jobs"))), "no job's directory left", 5)
+
+    def test_clients_leave_early(self):
+        """At whatever moment a client leaves, nothing of its job stays."""
+        daemon = self.serve_files("--foreign-programs", "--jobs", "4")
+        self.try_out(daemon, "print", "x")
+
+        def leave(number):
+            """Start a job that does not end, and leave after so many ms."""
+            client = FilesClient(daemon.port, ["/bin/probe", "pause"], self.tree()).send()
+            time.sleep(number / 1000)
+            client.close()
+        side_by_side(leave, range(40), 4)
+        wait_until(lambda: not children_of(daemon.process.pid), "the end of all", 10)
+        self.assertEqual(processes_of("/bin/probe"), [])
 
     def test_signs_of_life(self):
         """Who waits hears every five seconds that the job goes on, also while others have all

@@ -953,10 +953,10 @@ def confine_process(jobs):
     for name, most in ((resource.RLIMIT_AS, max(machine_memory() // jobs, COMPILER_MEMORY_BYTES)),
                        (resource.RLIMIT_FSIZE, COMPILER_FILE_BYTES), (resource.RLIMIT_CORE, 0),
                        (resource.RLIMIT_NPROC, MOST_PROCESSES)):
-        hard = resource.getrlimit(name)[1]
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
-        resource.setrlimit(name, (most, most))
+        # What whoever started us has set lower stays so.
+        limits = [most if limit == resource.RLIM_INFINITY else min(limit, most)
+                  for limit in resource.getrlimit(name)]
+        resource.setrlimit(name, tuple(limits))
     prctl = load_prctl()
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_DUMPABLE, 1)           # as long as it is not, /proc/self belongs to root

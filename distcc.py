@@ -2061,6 +2061,11 @@ def ask_compiler(memory, lister, words, source):
     return True
 
 
+def is_asked(memory, lister, source):
+    """Tell whether the compiler has been asked what a source includes."""
+    return EXTRA + lister.follow(source) + b"\0" in memory.lookups
+
+
 def names_of_rule(rule):
     """Return the prerequisites of a rule for make, as bytes."""
     text = rule.replace(b"\\\n", b" ").partition(b":")[2]
@@ -4960,6 +4965,23 @@ class FilesJob:
         self.contents[digest] = text
         self.lister.entries[path] = b"f- %s %x 0 0\0%s\0" % (digest, len(text), path)
 
+    def add_headers(self, directory, configuration, sources):
+        """Add what sources of one language include. directory: of memories; sources: [(path,
+        text)]. Raises OSError."""
+        forced = [fsencode(name) for name in self.command.included]
+        definitions = [split_definition(each) for each in self.command.definitions]
+        memory = HeaderMemory(directory, configuration)
+        inputs = find_inputs(memory, self.lister, sources, forced, definitions)
+        self.memories.append((memory, [path for path, _ in sources]))
+        if not inputs.is_certain and not all(is_asked(memory, self.lister, path)
+                                             for path, _ in sources):
+            self.ask_for_missing()
+            inputs = find_inputs(HeaderMemory(directory, configuration), self.lister, sources,
+                                 forced, definitions)
+        self.lists.append(inputs)
+        for digest in inputs.fresh:
+            self.contents[digest] = inputs.pages[digest]
+
     def ask_for_missing(self):
         """Have the compiler say which files the sources include, for the next try; tell whether
         it did. Raises OSError."""
@@ -4987,7 +5009,7 @@ class FilesJob:
         return content
 
 
-def prepare_files(command, environment, extra=()):
+def prepare_files(command, environment):
     """Return the FilesJob of a Command, with all that it may read. Raises NotByFiles, RunLocally,
     OSError."""
     for variable in DECIDING_VARIABLES:
@@ -5012,14 +5034,7 @@ def prepare_files(command, environment, extra=()):
         configuration = SearchConfiguration(
             job.path, command.compiler, identity, language, command.search_words, asking,
             job.lister)
-        memory = HeaderMemory(directory, configuration)
-        job.memories.append((memory, [name for name, _ in sources]))
-        inputs = find_inputs(memory, job.lister, sources,
-                             [fsencode(name) for name in command.included],
-                             [split_definition(each) for each in command.definitions])
-        job.lists.append(inputs)
-        for digest in inputs.fresh:
-            job.contents[digest] = inputs.pages[digest]
+        job.add_headers(directory, configuration, sources)
     return job
 
 

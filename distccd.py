@@ -945,6 +945,13 @@ def family_of(compiler, environment):
     return "clang" if b"clang" in text else "gcc" if b"Free Software" in text else ""
 
 
+def lower_limit(name, most):
+    """Set a limit of this process to `most`, unless whoever started us has set it lower."""
+    limits = [most if limit == resource.RLIM_INFINITY else min(limit, most)
+              for limit in resource.getrlimit(name)]
+    resource.setrlimit(name, tuple(limits))
+
+
 def confine_process(jobs):
     """Bound this process and the compilers that inherit it: memory, size of files, number of
     processes, no privileges by setuid programs; and let the kernel end them before others.
@@ -953,10 +960,7 @@ def confine_process(jobs):
     for name, most in ((resource.RLIMIT_AS, max(machine_memory() // jobs, COMPILER_MEMORY_BYTES)),
                        (resource.RLIMIT_FSIZE, COMPILER_FILE_BYTES), (resource.RLIMIT_CORE, 0),
                        (resource.RLIMIT_NPROC, MOST_PROCESSES)):
-        # What whoever started us has set lower stays so.
-        limits = [most if limit == resource.RLIM_INFINITY else min(limit, most)
-                  for limit in resource.getrlimit(name)]
-        resource.setrlimit(name, tuple(limits))
+        lower_limit(name, most)
     prctl = load_prctl()
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_DUMPABLE, 1)           # as long as it is not, /proc/self belongs to root
@@ -2455,7 +2459,7 @@ def exec_command(command, most_processes, out, err):
     os.dup2(os.open(b"/dev/null", os.O_RDONLY), 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
-    resource.setrlimit(resource.RLIMIT_NPROC, (most_processes, most_processes))
+    lower_limit(resource.RLIMIT_NPROC, most_processes)
     if not command.argv:
         return ""
     os.umask(command.umask)

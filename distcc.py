@@ -2053,7 +2053,7 @@ def ask_compiler(memory, lister, words, source):
     argv = [configuration.argv0] + words + ["-M", "-MT", "x", "-x", configuration.language,
                                             fsdecode(source)]
     rule, status = run_quietly(configuration.compiler, argv, configuration.environment, 1)
-    if status:
+    if status or b"\0" in rule:
         return False
     key = EXTRA + lister.follow(source) + b"\0"
     names = [name for name in names_of_rule(rule) if name != source]    # it is no header
@@ -2481,6 +2481,7 @@ class Command:
         self.search_words, self.definitions, self.included, self.values = [], [], [], []
         self.preprocessor_words = []    # what is left without -c, outputs and dependency files
         self.dependency_file, self.wants_dependencies = None, False
+        self.passed = None              # the last argument of -Xclang
 
     @property
     def assembly(self):
@@ -2594,7 +2595,8 @@ def read_word(command, word, words):
     taken = [word, argument] if separate else [word]
     if option.startswith(SEARCH_OPTIONS) and option[:6] != "-mtune":
         command.search_words += taken
-    if option[:2] not in ("-c", "-S", "-o", "-x", "-M") and option[:6] != "-Wp,-M":
+    if option[:2] not in ("-c", "-S", "-o", "-x", "-M") and option[:6] != "-Wp,-M" \
+            and not (argument or "").startswith("-emit"):
         command.preprocessor_words += taken
 
 
@@ -2626,6 +2628,10 @@ def note_meaning(command, option, argument):
         command.definitions.append(argument if argument is not None else option[2:])
     elif option.startswith(("-include", "-imacros")) and option[:12] != "-include-pch":
         command.included.append(argument if argument is not None else option[8:])
+    elif option == "-Xclang":
+        if command.passed == "-include":
+            command.included.append(argument)
+        command.passed = argument
     elif option in ("-MD", "-MMD"):
         command.wants_dependencies = True
     elif option[:3] == "-MF":

@@ -61,6 +61,7 @@ Environment:
     DISTCC_SAVE_TEMPS       1: keep working files
     DISTCC_TCP_CORK         0: do not hold packets back until they are full
     DISTCC_DIR              directory of `hosts` and `lock` (else ~/.distcc and TMPDIR)
+    DISTCC_WAY              text: preprocess here and send the text, as C distcc does
     DISTCC_FALLBACK         0: fail with the reason's exit code instead of compiling here
     DISTCC_IO_TIMEOUT       seconds without a byte from a volunteer (300)
     DISTCC_BACKOFF_PERIOD   seconds that an unreachable volunteer is left alone (60)
@@ -6010,7 +6011,7 @@ DISTCC_HOSTS lists the machines that compile, each of which runs distccd.py:
   HOST[:PORT][/LIMIT]        a name or an IPv4 address; port %d and limit %d unless given
   [IPV6-ADDRESS]:PORT/LIMIT
   localhost[/LIMIT]          compiles here, without a daemon
-Other variables: DISTCC_VERBOSE DISTCC_LOG DISTCC_SAVE_TEMPS DISTCC_TCP_CORK DISTCC_DIR
+Other variables: DISTCC_WAY DISTCC_VERBOSE DISTCC_LOG DISTCC_SAVE_TEMPS DISTCC_TCP_CORK DISTCC_DIR
 DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD DISTCC_DIRECTIVES_ONLY; see README.
 """ % (DEFAULT_PORT, DEFAULT_LIMIT)
 VERSION_TEXT = "distcc.py %s\nprotocol 1, default port %d\n" % (VERSION, DEFAULT_PORT)

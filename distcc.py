@@ -2140,7 +2140,11 @@ class Job:
 
 
 def read_response_file(name):
-    """Return the text of an @file; None where gcc would take the word for a file's name."""
+    """Return the text of an @file; None where gcc would take the word for a file's name.
+
+    Raises RunLocally for what can be read but once, and is the compiler's."""
+    if mode_at(name) and not stat.S_ISREG(mode_at(name)):
+        raise RunLocally("@%s: not a plain file" % name)
     try:
         with open(name, encoding=sys.getfilesystemencoding(), errors="surrogateescape",
                   newline="") as stream:

@@ -4249,6 +4249,8 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.finish_request(request, client_address)
             self.shutdown_request(request)
             status = 0
+        except Refused as error:        # a stop, just as another fault was to be answered
+            log("info", str(error))
         except Exception as error:
             log("critical", place_of(error))
         finally:
@@ -4620,6 +4622,7 @@ def serve_network(options):
     load_prctl()
     roots, why_not = open_roots(options)
     become_user(options.account)
+    check_temporary_directory()
     server.worker = FilesWorker(options, None if options.no_fork else Places(options.jobs),
                                 roots, why_not)
     finish_detaching = (lambda: None) if options.no_detach else detach()
@@ -4627,7 +4630,7 @@ def serve_network(options):
     set_signals(server.on_stop, server.on_hangup)
     if options.no_fork:
         confine_process(options.jobs)
-    check_temporary_directory()
+    sweep_directories()             # after daemons that were killed
     server.worker.sweep()
     log("notice", "listening on %s port %d" % server.server_address[:2])
     finish_detaching()
@@ -4657,11 +4660,16 @@ def trim_memory():
 
 
 def check_temporary_directory():
-    """Warn if jobs cannot be done here; clean up after daemons that were killed."""
-    if not os.access(temporary_directory(), os.W_OK | os.X_OK):
-        log("warning", "TMPDIR %s cannot be written: every job will be refused"
-            % printable(temporary_directory()))
-    sweep_directories()
+    """Try what each job does. Raises Fatal (107) if TMPDIR is of no use, as this user."""
+    directory = JobDirectory()
+    try:
+        directory.make()
+        write_source(directory.path, [b"\n"])
+    except OSError as error:
+        raise Fatal(EXIT_IO_ERROR, "TMPDIR %s cannot be used: %s"
+                    % (printable(temporary_directory()), error.strerror)) from None
+    finally:
+        directory.remove()
 
 
 def shed_syntax_tree(argv):

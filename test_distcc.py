@@ -6635,14 +6635,21 @@ class TroubleTest(FaultCase):
             self.check_serves(daemon)
 
     def test_bad_at_the_start(self):
-        """A daemon that starts without a usable TMPDIR says so, and recovers."""
-        os.chmod(self.path("jobs"), 0o555)
-        daemon = self.serve(TMPDIR=self.path("jobs/none"))
-        self.assertIn("cannot be written", daemon.log())
-        self.check_refused(ask(daemon), 107)
-        os.mkdir(self.path("jobs/none"))
-        os.chmod(self.path("jobs/none"), 0o777)
-        self.assertEqual(ask(daemon).status, 0)
+        """A daemon without a usable TMPDIR does not start, in whatever way it is started."""
+        for name in ("none", "file", "closed"):
+            if name == "file":
+                self.write(name, "")
+            elif name == "closed":
+                os.mkdir(self.path(name), 0o500)        # of root, who becomes another user
+                if not ROOT:
+                    os.chmod(self.path(name), 0o500)
+            for mode in ("--no-detach", "--daemon", "--no-fork"):
+                with self.subTest(name=name, mode=mode):
+                    ended = run(PYTHON + [SERVER, mode, "--port", "0", "--listen", "127.0.0.1"],
+                                env=changed_environment({"TMPDIR": self.path(name)}))
+                    self.assertEqual(ended.status, 107, ended)
+                    self.assertIn(b"TMPDIR %s cannot be used" % os.fsencode(self.path(name)),
+                                  ended.stderr)
 
     def test_full_disk(self):
         """No room for the source, the assembler's text, the object, or for anything."""

@@ -815,6 +815,8 @@ def read_settled(path):
 
     Raises OSError: there is none, it is too large, or it never comes to rest."""
     for _ in range(READS_OF_CHANGING_FILE):
+        if not stat.S_ISREG(posix.stat(path).st_mode):  # a pipe's writer would take us for the
+            raise OSError(None, "not a regular file", path)             # compiler, and be gone
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK)
         try:
             before = posix.fstat(descriptor)
@@ -1725,6 +1727,8 @@ class Addition:
             elif stat.S_ISREG(mode):
                 node = self.node_at(base, name, end, way, index)
                 return closure, node
+            elif stat.S_ISFIFO(mode):           # which can be read but once
+                raise OSError(None, "not a regular file", end)
         return closure, None
 
     def node_at(self, base, name, end, way, place):
@@ -4251,6 +4255,7 @@ class Connection:
         self.host, self.socket, self.announced, self.fault = host, None, None, None
         self.addresses, self.unread = [], b""
         self.timeout_s, self.pace = IO_TIMEOUT_S, None
+        self.received = 0               # bytes
 
     def start(self):
         """Look the name up and begin to connect; faults wait for finish()."""
@@ -4390,6 +4395,7 @@ class Connection:
                 break
             self.pace = self.pace or Pace(min(self.timeout_s, REPLY_WINDOW_S))
             self.pace.count += len(self.unread)
+            self.received += len(self.unread)
         piece, self.unread = self.unread[:most], self.unread[most:]
         return piece
 
@@ -5471,8 +5477,8 @@ def compile_by_files(job, connection, environment, on_answer):
                 target.discard()
     write_fully(1, answer.stdout)
     write_fully(2, answer.stderr)
-    debug("%s: by files on %s: %d bytes out, %.3f s, %s" % (
-        job.source, connection.host, job.sent, seconds,
+    debug("%s: by files on %s: %d bytes out, %d bytes in, %.3f s; it says: %s" % (
+        job.source, connection.host, job.sent, connection.received, seconds,
         " ".join("%s=%s" % each for each in sorted(answer.note.items()))))
     signalled = answer.status & 0x7f
     return 128 + signalled if signalled else answer.status >> 8, answer.note, seconds
@@ -5655,7 +5661,9 @@ def do_by_files(job, search, environment):
     compile_by_files does, and HostFailed that names the host."""
     host = search.host
     try:
-        connection = search.connect(None, FILES_SILENCE_S)
+        patience_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) \
+            or IO_TIMEOUT_S
+        connection = search.connect(None, min(patience_s, FILES_SILENCE_S))
         notice("compile %s on %s" % (job.source, search.host))
         host = search.host
         status, note, seconds = compile_by_files(job, connection, environment,
@@ -5970,7 +5978,7 @@ def finish_job(job, preprocessor, connection, reply, target):
 
 # -------------------------------------------------------------------------------------------
 # Entry: how we were called
-# main run with_compiler guard_recursion trim_path explain
+# main run with_compiler guard_recursion trim_path explain explain_text
 # -------------------------------------------------------------------------------------------
 
 USAGE = """\
@@ -6115,21 +6123,35 @@ def explain(words, environment):
     """Print what would become of a command line, and why; return the exit status."""
     if not words:
         return usage_error("--scan needs a command line")
-    command = with_compiler(words)
-    search_path = trim_path(environment.get("PATH", DEFAULT_PATH), command[0])
+    argv = with_compiler(words)
+    environment["PATH"] = trim_path(environment.get("PATH", DEFAULT_PATH), argv[0])
     try:
-        job = scan(command, search_path)
-        check_surroundings(job, environment)
-        path = find_program(job.compiler, search_path)
-        if path is None:
-            raise RunLocally("%s: not found in PATH" % job.compiler)
-        preprocessor = Preprocessor(job, path, environment, [])
+        if environment.get("DISTCC_WAY") == "text":
+            return print_lines(*explain_text(argv, environment, "DISTCC_WAY asks for it"))
+        try:
+            command = read_command(argv)
+            prepare_files(command, environment)
+        except NotByFiles as reason:
+            return print_lines(*explain_text(argv, environment, reason))
+        return print_lines("goes by files: %s compiled to %s" % (
+            " ".join(name for name, _ in command.sources),
+            " ".join(command.outputs()[:len(command.sources)])))
     except (RunLocally, OSError) as reason:
         return print_lines("runs here: %s" % reason)
-    lines = ["is distributed: %s is compiled to %s" % (job.source, job.output)]
+
+
+def explain_text(argv, environment, reason):
+    """Return the lines on a command that goes by text, for a reason. Raises RunLocally, OSError.
+    """
+    job = scan_for_text(argv, environment)
+    path = find_program(job.compiler, environment["PATH"])
+    if path is None:
+        raise RunLocally("%s: not found in PATH" % job.compiler)
+    preprocessor = Preprocessor(job, path, environment, [])
+    lines = ["goes by text (%s): %s compiled to %s" % (reason, job.source, job.output)]
     if job.language in PREPROCESSED_FORM:
         lines.append("preprocessed here:  " + " ".join(preprocessor.command()))
-    return print_lines(*lines, "compiled there:     " + " ".join(preprocessor.remote_command()))
+    return lines + ["compiled there:     " + " ".join(preprocessor.remote_command())]
 
 
 def print_lines(*lines):

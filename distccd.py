@@ -3914,7 +3914,8 @@ def find_program(request, layout):
 LOADING_OPTION = re.compile(
     rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix)"
     rb"|-B")
-LOADING_WORD = re.compile(rb"(?:\A|\s)(?:@|" + LOADING_OPTION.pattern + rb")")
+LOADING_WORD = re.compile(rb"(?:\A|\s)(?:" + LOADING_OPTION.pattern + rb")")
+RESPONSE_NAME = re.compile(rb"(?:(?<!\S)([\"']?)|[\"'\\])@(\S*)")
 MOST_RESPONSE_BYTES = 4 * 1024 * 1024
 
 
@@ -3946,22 +3947,44 @@ def check_links(layout):
 
 
 def check_options(request, layout, tree):
-    """Raise Refused for an option that loads code or names a program, in a response file too.
+    """Raise Refused for an option that loads code or names a program, in response files too, and
+    in those that these name.
 
     tree: the directory (bytes) that holds the job's files."""
+    waiting = []
     for word in request.argv[1:]:
         if LOADING_OPTION.match(word):
             refuse("option not allowed (it runs or loads other programs)", word)
-        if word[:1] != b"@":
+        if word[:1] == b"@":
+            waiting.append(word[1:])
+    seen, bytes_left = set(), MOST_RESPONSE_BYTES
+    while waiting:
+        name = waiting.pop()
+        path = resolve_links(layout, name if name[:1] == b"/" else
+                             request.directory + b"/" + name)
+        if path not in layout.files or path in seen:
             continue
-        path = word[1:] if word[1:2] == b"/" else request.directory + b"/" + word[1:]
-        path = resolve_links(layout, path)
-        if path in layout.files:
-            with open(tree + path, "rb") as stream:
-                text = stream.read(MOST_RESPONSE_BYTES)
-            if len(text) == MOST_RESPONSE_BYTES \
-                    or LOADING_WORD.search(text.translate(None, b"\"'\\")):
-                refuse("response file not allowed (it may run or load other programs)", word)
+        seen.add(path)
+        with open(tree + path, "rb") as stream:
+            text = stream.read(bytes_left)
+        bytes_left -= len(text)
+        if not bytes_left or LOADING_WORD.search(text.translate(None, b"\"'\\")):
+            refuse("response file not allowed (it may run or load other programs)", b"@" + name)
+        waiting += names_of_responses(text)
+
+
+def names_of_responses(text):
+    """Return the names (bytes) of the response files that one may name: each @NAME or "@NAME"
+    between blanks. Raises Refused for quotes in another place, as @ is hidden by them."""
+    names = []
+    for found in RESPONSE_NAME.finditer(text):
+        quote, name = found.groups()
+        if quote and name[-1:] == quote:
+            name, quote = name[:-1], b""
+        if quote is None or quote or re.search(rb"[\"'\\]", name):
+            refuse("response file not allowed (a name in it is quoted oddly)", found.group())
+        names.append(name)
+    return names
 
 
 def send_result(peer, path, file, facts, deflate):

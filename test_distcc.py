@@ -3719,7 +3719,7 @@ def without_carets(messages, script):
 def comparable_messages(messages, row):
     """Return a compile's stderr without that in which a distributed one may differ."""
     messages = re.sub(rb"/cc[A-Za-z0-9]{6}\b", b"/ccXXXXXX", messages)
-    if row.where != "remote":
+    if row.where != "remote" or "files" in row.marks:
         return messages
     messages = without_carets(messages, row.script)
     if "tab" in row.marks:
@@ -3747,6 +3747,7 @@ class RowRunner:
         self.directory = os.path.join(directory, "dir")
         self.tmp = os.path.join(directory, "tmp")
         self.log = os.path.join(directory, "log")
+        self.memory = os.path.join(directory, "memory")
         self.hosts = hosts
         os.mkdir(directory, 0o755)
 
@@ -3768,18 +3769,22 @@ class RowRunner:
                 for name in [""] + names:
                     os.chown(os.path.join(parent, name), 65534, 65534)
 
-    def run(self, row, prefix, script=None):
-        """Run the row with $D as `prefix` in a fresh directory; return the Outcome."""
+    def run(self, row, prefix, script=None, **changes):
+        """Run the row with $D as `prefix` in a fresh directory; return the Outcome. Words in
+        capitals change the environment."""
         self.prepare(row)
-        env = changed_environment({
+        settings = {
             "D": prefix, "P": sys.executable if prefix else "", "LC_ALL": "C.UTF-8",
             "TERM": "dumb", "TMPDIR": self.tmp, "HOME": self.tmp, "PWD": self.directory,
             "DISTCC_HOSTS": self.hosts, "DISTCC_FALLBACK": "0", "DISTCC_LOG": self.log,
-            "DISTCC_VERBOSE": "1", "DISTCC_WAY": "text", "LANG": None, "LC_CTYPE": None, "LC_MESSAGES": None,
-            "GCC_COLORS": None, "SOURCE_DATE_EPOCH": None})
+            "DISTCC_VERBOSE": "1", "DISTCC_WAY": None if "files" in row.marks else "text",
+            "LANG": None, "LC_CTYPE": None, "LC_MESSAGES": None,
+            "GCC_COLORS": None, "SOURCE_DATE_EPOCH": None,
+            "XDG_CACHE_HOME": self.tmp if "nobody" in row.marks else self.memory}
+        env = changed_environment(dict(settings, **changes))
         argv = ["/bin/sh", "-c", "umask 022\n" + (script or row.script)]
-        if "nobody" in row.marks and os.geteuid() == 0:
-            argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] + argv
+        if "nobody" in row.marks:
+            argv = as_nobody(argv)
         runner = run_on_terminal if "tty" in row.marks else run
         result = runner(argv, self.directory, env)
         log = ""
@@ -3789,8 +3794,15 @@ class RowRunner:
         return Outcome(result, take_snapshot(self.directory), log)
 
     def check(self, row):
-        """Run the row both ways; return (Outcome through distcc.py, [what is wrong])."""
+        """Run the row plainly, by text and by files; return for each of the two ways (the Row,
+        Outcome through distcc.py, [what is wrong])."""
         plain = self.run(row, "")
+        rows = [each for each in (row, by_files(row)) if each.where != "-"]
+        return [(each, *self.check_way(each, plain)) for each in rows]
+
+    def check_way(self, row, plain):
+        """Run the row through distcc.py, and compare it with the plain Outcome; return (Outcome,
+        [what is wrong])."""
         distributed = self.run(row, CLIENT)
         complaints = self.compare(row, plain, distributed)
         attempts = 3                    # what the compiler itself does not repeat is no fault
@@ -3800,7 +3812,9 @@ class RowRunner:
             complaints = [text for text in complaints if text.partition(":")[0] not in unsteady]
             attempts -= 1
         if distributed.where() != row.where:
-            complaints.append("went %s" % distributed.where())
+            complaints.append("went %s, not %s" % (distributed.where(), row.where))
+        if "files" in row.marks:
+            complaints += check_way_by_files(row, distributed)
         if "warning: " in distributed.log:
             complaints.append("a fault is blamed on somebody")
         return distributed, complaints
@@ -3852,7 +3866,8 @@ class DifferentialTest(Case):
         """Each row goes where it must, and leaves what a plain compile leaves."""
         os.chmod(self.dir, 0o755)
         daemon = self.daemon("--jobs", "4")
-        rows = parse_rows(ROWS)
+        rows = parse_rows(ROWS) + [row for row in parse_rows(ROWS_BY_FILES)
+                                   if shutil.which(needed_compiler(row))]
         waiting = iter(enumerate(rows))
         guard = threading.Lock()
         outcomes = {}
@@ -3864,18 +3879,22 @@ class DifferentialTest(Case):
                     index, row = next(waiting, (None, None))
                 if row is None:
                     return
-                outcomes[index] = runner.check(row)
+                try:
+                    outcomes[index] = runner.check(row)
+                except Exception as error:      # the others are worth a look all the same
+                    outcomes[index] = [(row, Outcome(None, {}, ""), [repr(error)])]
 
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             for worker in [pool.submit(work, number) for number in range(4)]:
                 worker.result()
-        for index, row in enumerate(rows):
-            outcome, complaints = outcomes[index]
-            with self.subTest(row.script, where=row.where):
+        sent = 0
+        for row, outcome, complaints in itertools.chain(*(
+                outcomes[index] for index in range(len(rows)))):
+            with self.subTest(row.script, where=row.where, marks=row.marks):
                 self.assertFalse(complaints, "\n".join([row.script] + complaints + [outcome.log]))
-        sent = sum(outcome.log.count("] there: ") for outcome, complaints in outcomes.values())
-        check_jobs(daemon, sent)
-        self.assertGreaterEqual(len(rows), 230)
+            sent += len(re.findall(r"\] there: | by files on ", outcome.log))
+        self.assertGreaterEqual(len(daemon.job_lines()), sent)
+        self.assertGreaterEqual(len(rows), 650)
 
 
 class ScanTableTest(Case):
@@ -3966,6 +3985,185 @@ class NeverServedTest(SystemCase):
             with self.subTest(name=name):
                 self.assertFalse(distccd.compiler_name_allowed(name, []))
                 self.assertTrue(distcc.is_never_served(name))
+
+
+# -------------------------------------------------------------------------------------------
+# Jobs by files: the same table, and commands that can be distributed by files alone
+# MORE_SOURCES ROWS_BY_FILES FILES_HERE by_files check_way_by_files FilesByNobodyTest
+# -------------------------------------------------------------------------------------------
+
+SOURCES.update({
+    "prof.c": "static int f(int a) { return a > 3 ? a * 2 : a; }\n"
+              "int main(void) { int s = 0; for (int i = 0; i < 9; i++) s += f(i); return !s; }\n",
+    "train.sh": "mkdir o; $1 $3 -c prof.c -o $2; $1 $3 $2 -o p; ./p; rm p $2\n"
+                "test -f default.profraw && llvm-profdata merge *.profraw -o default.profdata\n",
+    "lambda.cc": "#include <cassert>\ntemplate <class T> struct Task { T t; int run(int n) "
+                 "{ assert(n > 0); return t(n); } };\n"
+                 "template <class T> Task<T> make(T t) { return Task<T>{t}; }\n"
+                 "int go(int n) { return  make([](int i) { return i; }).run(n); }\n",
+    "lines.cc": "inline int here(int a = 0, int line = __builtin_LINE()) { return line + a; }\n"
+                "#define LOG(a, b, c) ((a) + (b) + (c))\n"
+                "int f(int p) {\n  return LOG(p,\n      here(1),\n      here(2));\n}\n",
+    "emptybody.c": "int f(int a)\n{\n  if (a);\n  return 0;\n}\n",
+    "swap.c": "#define SWAP(a,b) t = a; a = b; b = t\n"
+              "int f(int c,int x,int y){int t=0; if (c) SWAP(x,y); return x-y+t;}\n",
+    "multi.c": "#define MULTI(y,x) \\\n  do { \\\n    char *p_ = x; \\\n    y = p_; \\\n"
+               "  } while (0)\nint f(int a) {\n  int k;\n  MULTI(k, a);\n  return k;\n}\n",
+    "hint.cc": "#include <cstddef>\n\nint a;\nint b;\nstd::vector<int> v;\n",
+    "warns.s": "\t.text\n\t.warning \"hi\"\nf: ret\n",
+    "given.c": "int a = A;\n",
+    "fifo.c": "#include \"p.h\"\nint a = A;\nconst char *d = __DATE__;\n",
+    "stamped.c": "#include \"unit.h\"\nint a = MOST;\nconst char *t = __TIMESTAMP__;\n",
+})
+
+# As in ROWS; `-` in the first field: by text it may go as it likes.
+ROWS_BY_FILES = r"""
+# What is made beside the object
+-       $D gcc -c main.c warn.c late.c
+-       $D clang -Iinc -O1 -c main.c use.c
+-       $D gcc --coverage -O1 -c main.c -o out.o
+-       $D clang --coverage -c main.c
+-       $D g++ -O2 -save-temps -c main.cc
+-       mkdir o; $D gcc -save-temps=obj -g -c main.c -o o/x.o
+-       $D clang -save-temps -c main.c
+-       $D gcc -g -gsplit-dwarf -MD -c main.c
+-       $D clang -g -gsplit-dwarf -MMD -c main.c -o x.o
+-       $D gcc -O2 -fdump-tree-optimized -fdump-ipa-inline -fstack-usage -c main.c
+-       $D gcc -g -Wa,-ahlmsd=main.lst -c main.c
+-       $D gcc -O2 -fopt-info=opt.txt -c main.c
+-       $D gcc -fcallgraph-info -aux-info x.txt -c main.c
+-       $D clang -O2 -fsave-optimization-record -g -c main.c
+-       $D clang --serialize-diagnostics x.dia -Wall -c warn.c
+# What is read beside the source
+-       sh train.sh gcc prof.o -fprofile-generate; $D gcc -O2 -fprofile-use -c prof.c
+-       sh train.sh gcc o/x.o --coverage; $D gcc -fbranch-probabilities -c prof.c -o o/x.o
+-       sh train.sh gcc prof.o -fprofile-generate=d; $D gcc -O2 -fprofile-use=d -c prof.c
+-       sh train.sh clang x.o -fprofile-instr-generate; $D clang -fprofile-instr-use -c prof.c
+-       $D gcc -O2 -fprofile-use -Wmissing-profile -c prof.c
+-       $D gcc -O1 pre.h; $D gcc -O1 -Winvalid-pch -c pch.c
+-       $D g++ -x c++-header pre.h -o pre.h.gch; $D g++ -include pre.h -c main.cc
+-       gcc -O1 pre.h; $D gcc -O2 -Winvalid-pch -c pch.c
+-       $D clang -x c-header pre.h -o pre.pch; $D clang -include-pch pre.pch -c pch.c
+-       $D clang -fsanitize=address -fsanitize-ignorelist=map.txt -c main.c
+-       $D clang -fsanitize=address -fsanitize-ignorelist=none.txt -c main.c
+-       $D gcc -g -c reads.c reads.S
+-       $D gcc -O2 @nest.rsp main.c
+-       echo '"@words.rsp" -g' >x.rsp; $D clang @x.rsp -c main.c
+# Options
+-       $D gcc -O2 -flto -ffat-lto-objects -g -frandom-seed=a/b.o -c main.c
+-       $D g++ -O2 -flto=auto -frandom-seed=7 -c main.cc
+-       $D clang -flto=thin -O2 -c main.c
+-       $D gcc -frandom-seed=a/b.o --coverage -c main.c
+-       $D gcc -fmin-function-alignment=16 -c main.c
+-       $D clang -fmin-function-alignment=16 -c main.c
+-       $D gcc -fno-such-option -Wno-such-warning -c main.c
+-       $D gcc -fdiagnostics-format=json -Wall -c warn.c
+-       $D clang -fdiagnostics-format=msvc -Wall -c warn.c
+-       $D gcc -march=native -g -O2 -c main.c
+-       $D clang -march=native -g -c main.c
+-       $D gcc -grecord-gcc-switches -march=native -S main.c
+-       $D gcc -fanalyzer -Wall -c warn.c
+-       $D gcc -g3 -O2 -Wall -c main.c
+-       $D clang++ -g -O2 -Wall -c library.cc
+-       $D g++ -g -O1 -Wall -c library.cc
+-       touch -d @1000000000 stamped.c; $D clang -g -c stamped.c
+# Columns, lines and macros that text does not keep
+-       $D clang++ -std=c++17 -O2 -c lambda.cc
+-       $D clang++ -O1 -c lines.cc
+-       $D clang -Werror -c emptybody.c
+-       $D gcc -Wall -pedantic -Werror -c swap.c
+-       $D gcc -c multi.c
+-       $D g++ -c hint.cc
+-       $D gcc -c warns.s
+-       echo '#define A 1' | $D gcc -include /dev/stdin -c given.c
+-       mkfifo p.h; echo '#define A 1' >p.h & SOURCE_DATE_EPOCH=1 $D gcc -c fifo.c; wait
+-       for i in 1 2 3 4 5; do rm -f *.d *.o; $D gcc -MD -c main.c; find *.d -newer main.o; done
+-       c=GEORGIAN-PS; localedef -i ka_GE -f $c ./l.$c; LOCPATH=. LC_ALL=l.$c $D gcc -c main.c
+# Another machine's code
+-       $D aarch64-linux-gnu-gcc -O2 -g -Wall -MD -c main.c
+-       $D aarch64-linux-gnu-gcc -c warn.c -Wall -Wextra
+-       $D aarch64-linux-gnu-gcc -flto -frandom-seed=1 -c main.c
+-       $D aarch64-linux-gnu-gcc -S -O2 -fstack-usage main.c
+-       $D aarch64-linux-gnu-gcc -c code.s
+-       $D aarch64-linux-gnu-gcc -c syntax.c
+-       $D aarch64-linux-gnu-g++ -O2 -g -c main.cc
+-       $D aarch64-linux-gnu-g++ -std=c++17 -Wall -c library.cc
+-       $D clang --target=aarch64-linux-gnu -O2 -g -c main.c
+"""
+
+# Which rows do not go by files: by text (`remote`), not at all, or in vain (`again`); what the
+# client gives as its reason; and a pattern of their command lines.
+FILES_HERE = [
+    # a compiler that is a script has no list of files: by text
+    ("local", "the preprocessor failed", "closing.sh.*noheader"),
+    ("remote", "is a script", r"(closing|wrapper)\.sh gcc;"),
+    ("remote", "LOCPATH is set", "LOCPATH="),
+    # nothing that another machine could make
+    ("local", "no object is made", r"\$D \S+ (.* )?(-E|-MM?|--preprocess|-fsyntax-only|'-###'"
+     r"|--help|--version|-dumpmachine|-print-prog-name=as|--analyze)( |$)"),
+    ("local", "the command links", r"gcc( -o main\.o| main\.c -o program|.* -o none/x warn\.c)?$"),
+    ("local", "no source", r"\$D gcc -c( -x\.c)?$"),
+    ("local", "both -c and -S", " -c -S "),
+    ("local", "no source of a known language", r"--def NAME| -- -c |main\.c ''$|gcc -c inc$"
+     r"|main\.c other\.o$|main\.a|map\.txt$|dir\.c/|-x none-such|-x f95|-x ada|\$D (sh|env) "),
+    ("local", "lacks its argument", r" (-o|-MF|-I|-include|-x|-Xassembler|--param)$"),
+    ("local", "several outputs", "-o a.o -o b.o"),
+    ("local", "the output is standard output", "-o (-|'')$"),
+    ("local", "standard input", " -c - <"),
+    ("local", "the @files hold too much", "@loop"),
+    ("local", "cannot be read", r"@none\.rsp"),
+    ("local", "a configure probe", "conftest"),
+    ("local", "it tells of this machine or this run", r" (-MJ x\.json|-time=x\.txt|-freport-bug|-v"
+     r"|-H|-Q|-ftime-report|-fmem-report|-fstats|-ftime-trace|-fproc-stat-report=x\.csv) "),
+    ("local", "it uses modules", " -fmodules | -fmodule-header |=-fmodules-ts|-fmodules-ts "),
+    ("local", "it runs or loads other programs", " -fplugin| -iplugindir| -specs| -wrapper| -B"
+     "| --prefix| -load "),
+    ("local", "it gives names another meaning", " -working-directory|-ivfsoverlay"),
+    ("local", "is set", "^(COMPILER_PATH|GCC_EXEC_PREFIX|GCC_COMPARE_DEBUG"
+     "|GCC_EXTRA_DIAGNOSTIC_OUTPUT|CCC_OVERRIDE_OPTIONS)="),
+    # what only a compiler that runs here can say, read or write
+    ("local", "where it looks for headers", "-mno-such-option"),
+    ("local", "No such file", r"nosuch\.[cs]"),
+    ("local", "Permission denied", "chmod 000"),
+    ("local", "not a regular file", r"mkfifo p\.h"),
+    ("local", "not a plain file", r"/dev/(null|stdin|stdout)|mkfifo|mkdir (d|main)\.[ciso]"
+     r"|ln -s \S+ (main|syntax|x)\.[ods]|-c dir\.c$"),
+    ("local", "no such directory", r"none/(main|x)\.|map\.txt/"),
+    ("local", "source and output", r"-o (\./)?main\.c$|-S code\.s$"),
+    # it is tried there
+    ("again", "written over", r"-aux-info main\.c|ln syntax\.s"),
+    ("again", "not writable", r"chmod 444 \w+\.[ds]"),
+    ("again", "cannot be written", "chmod 555 out"),
+    ("again", "no reason of its own", "-x c -x none"),
+    ("again", "want of a file", r"gcc -c main\.c use\.c$|(?<!-MG -MD -c )noheader\.c|gcc -c reads\.s"
+     r"|-fauto-profile|CPLUS_INCLUDE_PATH=inc \S+ gcc -c|none\.h|printf 'v\\r|DEPENDENCIES\w*= "),
+]
+
+
+def by_files(row):
+    """Return the Row for the same command by files, marked so: nothing may differ."""
+    where = "remote"
+    for other, reason, pattern in FILES_HERE:
+        if re.search(pattern, row.script):
+            where = other
+            break
+    return Row(where, row.marks & {"tty", "nobody"} | {"files"}, row.script)
+
+
+def needed_compiler(row):
+    """Return the compiler that a row names after $D."""
+    return re.search(r"\$D (\S+)", row.script).group(1)
+
+
+def check_way_by_files(row, outcome):
+    """Return what is wrong with the way that a Row by files went: by text, or here for another
+    reason than the table says."""
+    for where, reason, pattern in FILES_HERE:
+        if re.search(pattern, row.script):
+            kept = re.search("(runs here|goes by text): .*" + reason, outcome.log)
+            return [] if kept else ["not because: " + reason]
+    good = " by files on " in outcome.log and " goes by text" not in outcome.log
+    return [] if good else ["does not go by files"]
 
 
 # -------------------------------------------------------------------------------------------

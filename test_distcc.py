@@ -3765,9 +3765,11 @@ class RowRunner:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.log)
         if "nobody" in row.marks and os.geteuid() == 0:
-            for parent, directories, names in os.walk(os.path.dirname(self.directory)):
-                for name in [""] + names:
-                    os.chown(os.path.join(parent, name), 65534, 65534)
+            os.chown(os.path.dirname(self.directory), 65534, 65534)
+            for top in (self.directory, self.tmp):
+                for parent, directories, names in os.walk(top):
+                    for name in [""] + names:
+                        os.chown(os.path.join(parent, name), 65534, 65534)
 
     def run(self, row, prefix, script=None, **changes):
         """Run the row with $D as `prefix` in a fresh directory; return the Outcome. Words in
@@ -7982,6 +7984,281 @@ class NoRootTest(FilesCase):
             self.assertIn(b"cache directory " + self.path(name).encode(), ended.stderr)
         for words in (["--cache-size", "x"], ["--cache-size", "-1"], ["--cache-size", "5Q"]):
             self.assertEqual(run(PYTHON + [SERVER, "--no-detach"] + words).status, 101)
+
+
+# -------------------------------------------------------------------------------------------
+# Jobs by files: both together
+# TogetherCase StaleJobsTest
+# -------------------------------------------------------------------------------------------
+
+class TogetherCase(FilesCase):
+    """A FilesCase with a directory `w`, in which a real client has compilers run by files, and
+    what they leave is compared with what they leave when they run plainly."""
+
+    def setUp(self):
+        """Write a source with its headers."""
+        super().setUp()
+        self.where = self.path("w")
+        self.log = self.path("log")
+        os.makedirs(self.path("w/i"))
+        os.mkdir(self.path("w/other"))
+        self.write("w/a.c", '#include "h.h"\n#include <d.h>\n#include "way/l.h"\n'
+                   "int a = H + D + L;\n")
+        self.write("w/h.h", "#define H 1\n")
+        self.write("w/j/d.h", "#define D 10\n")
+        self.write("w/k/1.h", "#define L 100\n")
+        self.write("w/k/2.h", "#define L 200\n")
+        self.write("w/other/l.h", "#define L 300\n")
+        os.symlink("k", self.path("w/way"))
+        os.symlink("1.h", self.path("w/k/l.h"))
+
+    COMPILE = ["gcc", "-g", "-Ii", "-Ij", "-c", "a.c"]
+
+    def settings_by_files(self, hosts, **changes):
+        """Return the environment of a client that writes its messages to a file."""
+        settings = {"DISTCC_WAY": None, "DISTCC_VERBOSE": "1", "DISTCC_LOG": self.log,
+                    "XDG_CACHE_HOME": self.path("memory"), "LC_ALL": "C"}
+        settings.update(changes)
+        return self.environment(hosts, **settings)
+
+    def start(self, words, hosts, *prefix, **changes):
+        """Start a client; return the process. prefix: words before its command."""
+        process = subprocess.Popen(
+            [*prefix, CLIENT, *words], cwd=self.where, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            env=self.settings_by_files(hosts, **changes))
+        self.addCleanup(process.communicate)
+        self.addCleanup(kill_group, process.pid)
+        return process
+
+    def snapshot(self):
+        """Return all files in `w`."""
+        return take_snapshot(self.where)
+
+    def compile(self, words, hosts, way="files", **changes):
+        """Run a command through the client, and plainly in the same directory; check that both
+        leave the same, and by which way it went: `files`, `text`, `here`. Return the log."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.log)
+        before = self.snapshot()
+        result = run([CLIENT, *words], self.where, self.settings_by_files(hosts, **changes))
+        got = self.snapshot()
+        for name in set(got) - set(before):
+            os.unlink(os.path.join(os.fsencode(self.where), name))
+        plain = run(words, self.where, changed_environment(dict(changes, LC_ALL="C")))
+        log = self.read("log").decode() if os.path.exists(self.log) else ""
+        self.assertEqual((result.status, result.stdout, result.stderr),
+                         (plain.status, plain.stdout, plain.stderr), log)
+        self.assertEqual(got, self.snapshot(), log)
+        went = "here" if " runs here: " in log or "running here: " in log else \
+            "files" if " by files on " in log else "text" if "] there: " in log else "nowhere"
+        self.assertEqual(went, way, log)
+        return log
+
+    def settle(self):
+        """Let all files be old enough to be trusted by their times."""
+        newest_ns = max(os.lstat(os.path.join(top, name)).st_ctime_ns
+                        for top, directories, names in os.walk(self.where)
+                        for name in directories + names)
+        wait_until(lambda: time.time_ns() - newest_ns > distcc.YOUNG_NS, "the clock to move on")
+
+    def replace(self, name, text, in_place=True):
+        """Put other content into a file of w, of the same size and time."""
+        before = os.stat(self.path(name))
+        path = self.write(name if in_place else name + ".new", text)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.rename(path, self.path(name))
+        self.assertEqual(os.stat(self.path(name)).st_size, before.st_size)
+
+
+class StaleJobsTest(TogetherCase):
+    """Whatever happens to files between two jobs, each job gives what a plain compile gives."""
+
+    def relink(self, name, target):
+        """Turn a link elsewhere."""
+        os.unlink(self.path(name))
+        os.symlink(target, self.path(name))
+
+    def generate(self, value):
+        """Write a header as a build does that has just made its generator."""
+        self.write("w/j/made.h", "#define M %d\n" % value)
+
+    def steps(self):
+        """Return what happens, one after the other."""
+        return (
+            lambda: self.write("w/h.h", "#define H 2\n#include \"h2.h\"\n"),    # not there yet
+            lambda: self.write("w/h2.h", "int h2;\n"),
+            lambda: self.replace("w/h2.h", "int h3;\n"),
+            lambda: self.replace("w/h2.h", "int h4;\n", in_place=False),
+            lambda: self.replace("w/j/d.h", "#define D 20\n"),
+            lambda: self.write("w/i/d.h", "#define D 30\n"),
+            lambda: os.unlink(self.path("w/i/d.h")),
+            lambda: self.write("w/d.h", "#define D 1000\n"),        # which <d.h> does not find
+            lambda: self.relink("w/k/l.h", "2.h"),
+            lambda: self.relink("w/way", "other"),
+            lambda: self.relink("w/way", "k"),
+            lambda: self.write("w/h.h", "#define H 3\n#include <d.h>\n#include <made.h>\n"),
+            lambda: self.generate(1),
+            lambda: self.generate(2),
+            lambda: self.generate(3),
+            lambda: os.unlink(self.path("w/j/made.h")),
+            lambda: self.write("w/a.c", "#include <made.h>\nint a = M;\n"),
+            lambda: self.write("w/i/made.h/no.h", ""),              # a directory is passed over
+            lambda: self.generate(4))
+
+    def generate(self, value):
+        """Write a header as a build does that has just made its generator."""
+        self.write("w/j/made.h", "#define M %d\n" % value)
+
+    def check_steps(self, settled):
+        """Compile after each step, and once more. settled: whether the memory may rely on the
+        times of files, as they are old enough."""
+        daemon = self.serve_files()
+        self.compile(self.COMPILE, daemon.host)
+        for number, change in enumerate(self.steps()):
+            if settled:
+                self.settle()
+                self.compile_as_it_goes(daemon)
+            change()
+            with self.subTest(number=number):
+                for _ in range(2 - settled):
+                    self.compile_as_it_goes(daemon)
+
+    def compile_as_it_goes(self, daemon):
+        """Compile; a failure for want of a header is repeated here."""
+        plain = run(self.COMPILE, self.where, changed_environment({"LC_ALL": "C"}))
+        self.compile(self.COMPILE, daemon.host, "here" if plain.status else "files")
+
+    def test_settled(self):
+        """Headers edited; replaced by others of their size and time; removed; hidden by new ones
+        before them; reached by links that turn elsewhere; generated; all after a rest."""
+        self.check_steps(True)
+
+    def test_at_once(self):
+        """The same, each within the grain of the file system's clock."""
+        self.check_steps(False)
+
+    def test_compiler(self):
+        """The compiler is upgraded, in place and by a link, and another assembler comes first."""
+        daemon = self.serve_files()
+        self.write("w/plain.c", "int plain;\n")
+        version, machine = (run(["gcc", word]).stdout.decode().strip()
+                            for word in ("-dumpversion", "-dumpmachine"))
+        own = self.path("opt/lib/gcc/%s/%s/cc1" % (machine, version))
+        driver = self.path("opt/bin/gcc")
+        for path, origin in ((own, run(["gcc", "-print-prog-name=cc1"]).stdout.decode().strip()),
+                             (driver, shutil.which("gcc"))):
+            os.makedirs(os.path.dirname(path))
+            shutil.copy(origin, path)
+        words = ["gcc", "-c", "plain.c"]
+        path = self.path("opt/bin") + ":" + os.environ["PATH"]
+        found = run(["gcc", "-print-prog-name=cc1"], env=changed_environment({"PATH": path}))
+        self.assertEqual(os.path.realpath(found.stdout.decode().strip()), own)
+        for _ in range(2):
+            self.compile(words, daemon.host, PATH=path)
+        with open(own, "r+b") as stream:
+            before = os.fstat(stream.fileno())
+            mark = run(["gcc", "--version"]).stdout.split(b"\n")[0].split(b") ")[-1]
+            content = stream.read()
+            stream.seek(0)
+            stream.write(content.replace(mark, b"X" * len(mark)))
+        os.utime(own, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.compile(words, daemon.host, PATH=path)
+        with open(self.path("w/plain.o"), "rb") as stream:
+            self.assertIn(b"X" * len(mark), stream.read())
+        os.rename(driver, driver + "-old")
+        os.symlink(shutil.which("gcc"), driver)
+        self.compile(words, daemon.host, PATH=path)
+        os.unlink(driver)
+        os.symlink(shutil.which("clang"), driver)
+        self.compile(words, daemon.host, PATH=path)
+        os.unlink(driver)
+        self.write("opt/bin/as", "")
+        shutil.copy(shutil.which("aarch64-linux-gnu-as") or "/bin/false", self.path("opt/bin/as"))
+        os.chmod(self.path("opt/bin/as"), 0o755)
+        plain = run(words, self.where, changed_environment({"PATH": path}))
+        self.assertNotEqual((plain.status, plain.stderr), (0, b""))
+        result = run([CLIENT, *words], self.where, self.settings_by_files(daemon.host, PATH=path))
+        self.assertEqual(result.status, plain.status, self.read("log"))
+
+    def memories(self):
+        """Return the paths of all files in the client's memory."""
+        return [os.path.join(top, name) for top, _, names in os.walk(self.path("memory"))
+                for name in names]
+
+    def test_memory_damaged(self):
+        """Cut, garbled, emptied, of another version, in part or whole, a directory, unreadable
+        and full of other files: the memory is begun anew, without a word."""
+        daemon = self.serve_files()
+        self.settle()
+        self.compile(self.COMPILE, daemon.host)
+        dice = random.Random(7)
+
+        def flip(data):
+            """Return data with some bits turned."""
+            changed = bytearray(data)
+            for _ in range(5):
+                changed[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+            return bytes(changed)
+        other = marshal.dumps((2, "of another version"))
+        damages = (lambda data: data[:len(data) // 2], lambda data: b"", flip, flip, flip,
+                   lambda data: data[:-1], lambda data: data + data, lambda data: b"x" * 5000,
+                   lambda data: distccd.digest_of(other) + other, lambda data: data[64:])
+        for number, damage in enumerate(damages):
+            with self.subTest(damage=number):
+                paths = [path for path in self.memories() if not path.endswith(".lock")]
+                self.assertGreater(len(paths), 1)
+                for path in paths:
+                    with open(path, "rb") as stream:
+                        data = stream.read()
+                    with open(path, "wb") as stream:
+                        stream.write(damage(data or b"x"))
+                self.assertNotIn("warning", self.compile(self.COMPILE, daemon.host))
+        for path in paths:
+            os.unlink(path)
+            os.mkdir(path)
+        self.assertNotIn("warning", self.compile(self.COMPILE, daemon.host))
+
+    def test_memory_out_of_reach(self):
+        """Where there is no home, or others may write to the memory, it is kept elsewhere."""
+        daemon = self.serve_files()
+        self.write("file", "")
+        os.mkdir(self.path("open/distcc.py"))
+        os.chmod(self.path("open/distcc.py"), 0o777)
+        for cache in (self.path("file/cache"), self.path("open"), "/proc/none"):
+            with self.subTest(cache=cache):
+                self.compile(self.COMPILE, daemon.host, XDG_CACHE_HOME=cache)
+
+    def test_many_at_once(self):
+        """So many clients with an empty memory, and each of them makes the right object."""
+        daemon = self.serve_files("--jobs", "4")
+        count = 32
+        for number in range(count):
+            self.write("w/%d.c" % number, '#include "h%d.h"\n#include "a.c"\n' % (number % 8))
+            self.write("w/h%d.h" % (number % 8), '#include "h.h"\nint h%d;\n' % (number % 8))
+        jobs = [["gcc", "-g", "-Ii", "-Ij", "-c", "%d.c" % number] for number in range(count)]
+        clients = [self.start(words, daemon.host + "/32") for words in jobs]
+        for client in clients:
+            stdout, stderr = client.communicate(timeout=PATIENCE_S)
+            self.assertEqual((client.returncode, stdout, stderr), (0, b"", b""))
+        got = self.snapshot()
+        side_by_side(lambda words: run(words, self.where), jobs, 2)
+        self.assertEqual(got, self.snapshot())
+        self.assertEqual(self.read("log").decode().count(" by files on "), count)
+
+    def test_killed_at_any_moment(self):
+        """A client that is killed while it writes its memory leaves none that misleads."""
+        daemon = self.serve_files()
+        for number in range(24):
+            shutil.rmtree(self.path("memory"), ignore_errors=True)
+            self.write("w/h.h", "#define H %d\n" % number)
+            client = self.start(self.COMPILE, daemon.host)
+            time.sleep(number * 0.006)
+            kill_group(client.pid)
+            client.communicate()
+            self.compile(self.COMPILE, daemon.host)
+        self.assertEqual([path for path in self.memories() if ".lock" not in path
+                          and os.path.getsize(path) == 0], [])
 
 
 # -------------------------------------------------------------------------------------------

@@ -1887,15 +1887,18 @@ class Store:
                     remove_tree(ours)
 
 
+YOUNG_NS = 100000000                    # more than the grain of a file system's clock
+
+
 class OwnFiles:
-    """This machine's own files: their digests, remembered in a file by path, time, size, inode.
+    """This machine's own files: their digests, remembered in a file by path, times, size, inode.
 
     Each job asks for some fifty; reading a compiler of 30 MB takes 50 ms, looking up 2 us."""
 
     def __init__(self, path):
         """path: of the file that remembers (bytes); it may be removed at any time."""
         self.path = path
-        self.known = None               # {path: [mtime_ns, size, inode, digest]}
+        self.known = None               # {path: (mtime_ns, size, inode, ctime_ns, digest)}
         self.changed = False
 
     def load(self):
@@ -1903,9 +1906,9 @@ class OwnFiles:
         try:
             with open(self.path, "rb") as stream:
                 lines = stream.read().split(b"\n")
-            self.known = {path: (int(mtime), int(size), int(inode), digest)
-                          for mtime, size, inode, digest, path
-                          in (line.split(b" ", 4) for line in lines if line)}
+            self.known = {path: (int(mtime), int(size), int(inode), int(ctime), digest)
+                          for mtime, size, inode, ctime, digest, path
+                          in (line.split(b" ", 5) for line in lines if line)}
         except (OSError, ValueError):
             self.known = {}
 
@@ -1918,16 +1921,18 @@ class OwnFiles:
             facts = os.stat(path)
             if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_FILE_BYTES:
                 return None
-            now = facts.st_mtime_ns, facts.st_size, facts.st_ino
+            now = facts.st_mtime_ns, facts.st_size, facts.st_ino, facts.st_ctime_ns
             known = self.known.get(path)
-            if known is None or known[:3] != now:
+            if known is None or known[:4] != now:
                 known = now + (digest_file(path),)
-                if b"\n" not in path and len(self.known) < MOST_OWN_FILES:
+                # What has changed just now may change again before the clock moves on.
+                is_young = abs(time.time_ns() - facts.st_ctime_ns) < YOUNG_NS
+                if b"\n" not in path and len(self.known) < MOST_OWN_FILES and not is_young:
                     self.known[path] = known
                     self.changed = True
         except (OSError, ValueError):
             return None
-        return known[3], known[1], known[0]
+        return known[4], known[1], known[0]
 
     @staticmethod
     def equals(path, digest, size):
@@ -1948,7 +1953,7 @@ class OwnFiles:
         try:
             with open(temporary, "wb") as stream:
                 for path, facts in self.known.items():
-                    stream.write(b"%d %d %d %s %s\n" % (facts + (path,)))
+                    stream.write(b"%d %d %d %d %s %s\n" % (facts + (path,)))
             os.rename(temporary, self.path)
         except OSError as error:
             log("debug", "digests are not remembered: %s" % error)

@@ -8058,7 +8058,7 @@ class TogetherCase(FilesCase):
     def settle(self):
         """Let all files be old enough to be trusted by their times."""
         newest_ns = max(os.lstat(os.path.join(top, name)).st_ctime_ns
-                        for top, directories, names in os.walk(self.where)
+                        for top, directories, names in os.walk(self.dir)
                         for name in directories + names)
         wait_until(lambda: time.time_ns() - newest_ns > distcc.YOUNG_NS, "the clock to move on")
 
@@ -8155,6 +8155,7 @@ class StaleJobsTest(TogetherCase):
         found = run(["gcc", "-print-prog-name=cc1"], env=changed_environment({"PATH": path}))
         self.assertEqual(os.path.realpath(found.stdout.decode().strip()), own)
         for _ in range(2):
+            self.settle()
             self.compile(words, daemon.host, PATH=path)
         with open(own, "r+b") as stream:
             before = os.fstat(stream.fileno())

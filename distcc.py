@@ -5387,7 +5387,7 @@ def recv_content(connection, target):
         raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT without a length")
     inflater = Inflater(connection, number - 8)
     target.receive(inflater, int(digits, 16))
-    if inflater.receive(1) or inflater.left:
+    if inflater.receive(1) or inflater.left or inflater.inflater.unused_data:
         raise WireError(EXIT_PROTOCOL_ERROR, "a content is longer than announced")
 
 

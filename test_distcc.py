@@ -9457,6 +9457,362 @@ class HostWordsTest(ClientFaultCase):
 
 
 # -------------------------------------------------------------------------------------------
+# Jobs by files: volunteers that lie, have another compiler, or do none
+# FilesVolunteer NotTrustedTest OtherHostsTest
+# -------------------------------------------------------------------------------------------
+
+class FilesVolunteer(Volunteer):
+    """A scripted volunteer by files: script(request) -> (bytes, ending), as Volunteer has it.
+
+    request: {token: [bodies]}; requests: how many came by files, by_text: the others."""
+
+    def __init__(self, script):
+        super().__init__(script)
+        self.requests = self.by_text = 0
+
+    def serve(self, connection):
+        """Serve one connection."""
+        with connection, contextlib.suppress(OSError, ValueError):
+            request = read_files_request(connection)
+            if request is None:
+                self.by_text += 1
+            else:
+                self.requests += 1
+            data, ending = self.script(request)
+            connection.sendall(data)
+            while ending == "stall" and connection.recv(1 << 16):
+                pass
+            if ending == "reset":
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif ending == "give":              # what was asked for may come
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
+
+
+def read_files_request(connection):
+    """Read a request by files to its end; return {token: [bodies]}; None for one by text."""
+    request = collections.defaultdict(list)
+    stream = connection.makefile("rb")
+    while b"SENT" not in request:
+        header = stream.read(12)
+        token, number = header[:4], int(header[4:], 16)
+        if token == b"DIST" and number != 64:
+            return None
+        has_body = token not in (b"DIST", b"FLAG", b"ARGC", b"ENVC", b"UMSK", b"SENT")
+        request[token].append(stream.read(number) if has_body else number)
+    return request
+
+
+def pack_results(*files, status=0, messages=b"", note=b"places=4 taken=0", version=64):
+    """Return the bytes of an answer by files; files: (path, mode, content or packet)."""
+    parts = [packet(b"DONE", version), packet(b"STAT", status), packet(b"SERR", messages),
+             packet(b"SOUT"), packet(b"NOTE", note), packet(b"FILC", len(files))]
+    for path, mode, *content in files:
+        parts += [packet(b"NAME", os.fsencode(path)), packet(b"MODE", mode)]
+        parts += [each if each[:4] in (b"DATA", b"ZDAT") else packet(b"DATA", each)
+                  for each in content]
+    return b"".join(parts)
+
+
+class NotTrustedTest(TogetherCase):
+    """Whatever a volunteer answers to a job by files: nothing is written but by the compiler
+    that then runs here, and one warning names the volunteer and what is wrong."""
+
+    def setUp(self):
+        """Plant links and files that a volunteer might wish to reach."""
+        super().setUp()
+        self.write("victim", "mine\n")
+        self.write("w/Makefile", "all:\n")
+        self.write("w/apple.sh", "exit\n")
+        self.write("w/a.h", "#define A\n")
+        self.write("w/map.txt", "int map;\n")
+        self.write("home/.profile", "true\n")
+        os.symlink("../victim", self.path("w/a.su"))
+        os.symlink("../home", self.path("w/a.d"))
+        os.symlink("none", self.path("w/a.gcno"))
+        os.mkdir(self.path("w/a.dump"))
+        with open("/etc/passwd", "rb") as stream:
+            self.passwd = distccd.digest_of(stream.read())
+
+    # What `gcc` is told: words that name files, of which a volunteer might take advantage.
+    WORDS = ["gcc", "-g", "-I", ".", "-I", "..", "-Ii", "-Ij", "-DROOT=/", "-DHOME=%s",
+             "-include", "map.txt", "-MMD", "-MF", "deps", "-c", "a.c", "-o", "a.o"]
+
+    def words(self):
+        """Return the command."""
+        return [word.replace("%s", self.dir) for word in self.WORDS]
+
+    def check_rows(self, rows, warnings=1):
+        """Have a volunteer give each answer (name, bytes, ending); check what comes of it."""
+        answer = []
+        volunteer = FilesVolunteer(lambda request: answer)
+        self.addCleanup(volunteer.close)
+        self.assertGreater(len(rows), 4)
+        for name, *answer in rows:
+            self.check_answer(name, volunteer, warnings)
+
+    def check_answer(self, name, volunteer, count=1, **changes):
+        """Check that the job is done here, as if there were no volunteer, after a warning."""
+        for made in ("w/a.o", "w/deps"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path(made))
+        before = take_snapshot(self.dir)
+        with self.subTest(name):
+            log = self.compile(self.words(), volunteer.host, "here", DISTCC_FALLBACK="1",
+                               DISTCC_BACKOFF_PERIOD="0", **changes)
+            self.assertGreater(volunteer.requests, 0)
+            warnings = re.findall(r"\] (warning: .*)", log)
+            self.assertEqual(len(warnings), count, log)
+            for warning in warnings:
+                self.assertRegex(warning, r"^warning: a\.c: %s: .{8,}; running it here$"
+                                 % re.escape(volunteer.host))
+            for made in ("w/a.o", "w/deps"):
+                os.unlink(self.path(made))
+            after = take_snapshot(self.dir)
+            for passing in (b"log", b"tmp", b"memory"):
+                for path in list(before) + list(after):
+                    if path.split(b"/")[0] == passing:
+                        before.pop(path, None)
+                        after.pop(path, None)
+            self.assertEqual(before, after)
+
+    def test_files_that_are_none_of_its_business(self):
+        """Outside of where the command may write, with names that nobody asked for, over headers
+        and sources, through links, removed, with modes of their own."""
+        good = (self.path("w/a.o"), 0o644, b"object")
+        names = ["victim", "w/evil", "w/Makefile", "w/apple.sh", "w/h.h", "w/j/d.h",
+                 "w/a.h", "w/map.txt.h", "w/a.su", "w/a.d", "w/a.d/.profile", "w/a.gcno",
+                 "w/a.dump", "w/a.dump/a.x", "home/.profile", "home/.a", "w/.a", "w/i/a.d",
+                 "w/../w/a.x", "w/./a.x", "w//a.x", "w/a.x/", "w/way/a.x", "w", "w/none/a.x",
+                 "a.o", "../a.x"]
+        paths = [self.path(name) for name in names] + [
+            "a.x", "", "/", "/etc/cron.d/a", "/etc/passwd", "/a.x", "/tmp/a.x", self.path("w/a.\0")]
+        rows = [(path, pack_results(good, (path, 0o644, b"evil\n")), "") for path in paths]
+        rows += [("removes " + path, pack_results((path, 0), good), "") for path in paths[:8]]
+        rows += [("mode %o" % mode, pack_results((good[0], mode, b"object")), "")
+                 for mode in (0o4755, 0o2755, 0o1777, 0o100644, 0xffffffff)]
+        self.check_rows(rows)
+
+    def test_what_a_command_could_have_done(self):
+        """Sources written over, links removed: some command does so, and it had better run
+        here."""
+        good = (self.path("w/a.o"), 0o644, b"object")
+        self.check_rows([(name, pack_results(good, (self.path(name), *change)), "")
+                         for name, *change in (("w/a.c", 0o644, b"evil\n"), ("w/a.c", 0),
+                                               ("w/a.su", 0), ("w/a.d", 0), ("w/a.gcno", 0))],
+                        warnings=0)
+
+    def test_questions(self):
+        """For files that are no part of the job, for ever, for what is no digest."""
+        source = distccd.digest_of(self.read("w/a.c"))
+        own = distccd.digest_of(self.read("victim"))
+        need = packet(b"NEED", source)
+        self.check_rows([
+            ("passwd", packet(b"NEED", self.passwd), "give"),
+            ("another file", packet(b"NEED", own), "give"),
+            ("both", packet(b"NEED", source + own), "give"),
+            ("no digest", packet(b"NEED", source[:-1]), "give"),
+            ("odd digest", packet(b"NEED", b"/" * 64), "give"),
+            ("capitals", packet(b"NEED", source.upper()), "give"),
+            ("for ever", need * 100, "give"),
+            ("too many", packet(b"NEED", source * 200000), "give"),
+            ("a great length", b"NEEDffffffff", "give")])
+
+    def test_sizes_and_cuts(self):
+        """Lengths that lie, contents that are garbled, answers that are cut anywhere, or go on."""
+        path = self.path("w/a.o")
+        text = b"object" * 500
+        packed = zlib.compress(text)
+        whole = pack_results((path, 0o644, text), (self.path("w/deps"), 0o644, b"a.o: a.c\n"))
+        rows = [(name, pack_results((path, 0o644, b"ZDAT%08x" % length + body)), "") for
+                name, length, body in (
+                    ("short", 8 + len(packed), b"%08x" % 10 + packed),
+                    ("long", 8 + len(packed), b"%08x" % 99999 + packed),
+                    ("garbled", 8 + len(packed), b"%08x" % 3000 + packed[::-1]),
+                    ("more behind", 12 + len(packed), b"%08x" % 3000 + packed + b"more"),
+                    ("no length", 8, b"nonsense"), ("less than a length", 4, b"0000"),
+                    ("a sign", 8 + len(packed), b"-0000bb8" + packed),
+                    ("announced huge", 8, b"ffffffff"))]
+        rows += [("cut at %d" % at, whole[:at], "") for at in range(0, len(whole), 211)]
+        rows += [("more", whole + b"x", ""), ("twice", whole + whole, ""),
+                 ("nothing", b"", "reset"), ("reset", whole[:70], "reset"),
+                 ("too many files", whole.replace(b"FILC00000002", b"FILC00010000"), ""),
+                 ("too few files", whole.replace(b"FILC00000002", b"FILC00000001"), ""),
+                 ("one is missing", whole.replace(b"FILC00000002", b"FILC00000003"), ""),
+                 ("a long name", pack_results(("/" + "x" * 5000, 0o644, b"")), ""),
+                 ("a long note", pack_results((path, 0o644, b""), note=b"x" * 5000), ""),
+                 ("no object", pack_results(), ""), ("no digits", b"DONE0000004g", ""),
+                 ("another token", b"DIST00000040", ""), ("text", b"HTTP/1.1 400 Bad\r\n\r\n", ""),
+                 ("a status too large", pack_results(status=0x10000), "")]
+        self.check_rows([row for row in rows if row[1] or row[2]])
+
+    def test_silence(self):
+        """Whether it says nothing, or that it lives, and then nothing: it is given up."""
+        life = packet(b"LIFE", 0)
+        for name, data in (("nothing", b""), ("lives", life * 50), ("half", pack_results()[:40])):
+            volunteer = FilesVolunteer(lambda request, data=data: (data, "stall"))
+            self.addCleanup(volunteer.close)
+            self.check_answer(name, volunteer, DISTCC_IO_TIMEOUT="0.4")
+
+    def test_refusals_and_signals(self):
+        """A refusal, however it is worded, and a compiler that ended by a signal, or failed
+        without a word: the job is done here."""
+        for status, messages in ((110 << 8, b"distccd: no\x1b[31m such\n compiler\n"), (100 << 8, b"")):
+            volunteer = FilesVolunteer(lambda request: (
+                pack_results(status=status, messages=messages), ""))
+            self.addCleanup(volunteer.close)
+            self.check_answer("status %x" % status, volunteer)
+        for status, messages in ((9, b""), (0x8b, b""), (256, b""), (256, b" \n"),
+                                 (137 << 8, b"x\n"), (256, b"cc1: out of memory\n")):
+            with self.subTest(status=status, messages=messages):
+                volunteer = FilesVolunteer(lambda request: (
+                    pack_results(status=status, messages=messages), ""))
+                self.addCleanup(volunteer.close)
+                self.compile(self.words(), volunteer.host, "here")
+
+    def test_codes(self):
+        """Where it is forbidden to run it here, the exit code says what was wrong."""
+        for data, ending, code in ((pack_results(status=110 << 8), "", 110),
+                                   (pack_results(status=107 << 8), "", 107),
+                                   (pack_results()[:30], "", 108),
+                                   (packet(b"NEED", self.passwd), "give", 109),
+                                   (pack_results((self.path("victim"), 0o644, b"")), "", 109),
+                                   (packet(b"LIFE", 0), "stall", 107)):
+            with self.subTest(data=data[:40], code=code):
+                volunteer = FilesVolunteer(lambda request: (data, ending))
+                self.addCleanup(volunteer.close)
+                before = self.snapshot()
+                result = run([CLIENT, *self.words()], self.where, self.settings_by_files(
+                    volunteer.host, DISTCC_IO_TIMEOUT="0.4", DISTCC_BACKOFF_PERIOD="0"))
+                self.assertEqual((result.status, result.stderr, self.snapshot()),
+                                 (code, b"", before), self.read("log"))
+
+
+class OtherHostsTest(TogetherCase):
+    """Volunteers that have another compiler, or do no jobs by files."""
+
+    def log_of(self, words, hosts, way, **changes):
+        """Compile; return the client's log without its first words."""
+        return re.sub(r"(?m)^distcc\[\d+\] ", "", self.compile(words, hosts, way, **changes))
+
+    def serve_with_other(self, program):
+        """Start a daemon that sees another file in the place of gcc's own program."""
+        path = run(["gcc", "-print-prog-name=" + program]).stdout.decode().strip()
+        path = os.path.realpath(shutil.which(path))
+        with open(path, "rb") as stream:
+            other = self.write("other-" + program, stream.read() + b"another")
+        os.chmod(other, 0o755)
+        daemon = self.daemon("--cache-dir", self.path("other-cache-" + program), prefix=[
+            "unshare", "-m", "sh", "-c", 'mount --bind %s %s && exec "$@"' % (other, path), "sh"])
+        self.addCleanup(lambda: self.check_log(daemon.log()))
+        return daemon, path
+
+    @unittest.skipUnless(ROOT, "mounts a file over another")
+    def test_other_compiler(self):
+        """It refuses, and names the file that differs; the job goes to the next host, and while
+        it is left alone none of the kind comes back to it; others do."""
+        good = self.serve_files()
+        for program in ("cc1", "as"):
+            with self.subTest(program=program):
+                other, path = self.serve_with_other(program)
+                hosts = other.host + " " + good.host
+                log = self.log_of(self.COMPILE, hosts, "files")
+                self.assertIn("warning: a.c: %s: refused: distccd: %s differs from the one on this"
+                              " machine; trying another host\n" % (other.host, path), log)
+                self.assertIn("by files on " + good.host, log)
+                log = self.log_of(self.COMPILE, hosts, "files")
+                self.assertNotIn(other.host, log)
+                clang = ["clang"] + self.COMPILE[1:]
+                self.assertIn("by files on " + other.host, self.log_of(clang, hosts, "files"))
+                check_jobs(other, 2)
+
+    @unittest.skipUnless(ROOT, "mounts a file over another")
+    def test_other_compiler_alone(self):
+        """With no other host the job runs here, after one warning in the back-off period; with a
+        period of none it is asked each time; where that is forbidden, the code is 110."""
+        other, path = self.serve_with_other("cc1")
+        self.assertEqual(self.log_of(self.COMPILE, other.host, "here", DISTCC_FALLBACK="1").count(
+            "warning: "), 1)
+        log = self.log_of(self.COMPILE, other.host, "here", DISTCC_FALLBACK="1")
+        self.assertNotIn("warning: ", log)
+        check_jobs(other, 1)
+        for _ in range(2):
+            result = run([CLIENT, *self.COMPILE], self.where, self.settings_by_files(
+                other.host, DISTCC_BACKOFF_PERIOD="0", DISTCC_LOG=None, DISTCC_VERBOSE="0"))
+            self.assertEqual(result.status, 110, result)
+            self.assertIn(path.encode() + b" differs", result.stderr)
+        check_jobs(other, 3)
+
+    def about(self, host):
+        """Return what is remembered of a host."""
+        names = [name for name in os.listdir(os.path.join(self.tmp, "distcc-%d" % UID))
+                 if name.startswith("about-")]
+        self.assertEqual(len(names), 1, names)
+        return self.read("tmp/distcc-%d/%s" % (UID, names[0]))
+
+    @unittest.skipUnless(shutil.which("distccd"), "needs C distcc")
+    def test_c_distccd(self):
+        """The job goes by text, and the next one at once."""
+        host, log = InteropTest.start_c_daemon(self)
+        plain = ["gcc", "-O2", "-Ii", "-Ij", "-c", "a.c"]
+        first = self.log_of(plain, host, "text")
+        self.assertIn("%s does no jobs by files" % host, first)
+        self.assertTrue(self.about(host).startswith(b"text"))
+        second = self.log_of(plain, host, "text")
+        self.assertNotIn("by files", second)
+        self.assertEqual(log().count("COMPILE_OK"), 2, log())
+
+    def test_no_fork(self):
+        """A daemon that cannot make roots says so, and gets the job by text."""
+        daemon = self.daemon("--no-fork")
+        plain = ["gcc", "-O2", "-Ii", "-Ij", "-c", "a.c"]
+        self.assertIn("--no-fork serves jobs by text", self.log_of(plain, daemon.host, "text"))
+        self.assertTrue(self.about(daemon.host).startswith(b"text"))
+        self.assertNotIn("by files", self.log_of(plain, daemon.host, "text"))
+
+    def test_other_versions(self):
+        """Whether it hangs up, or answers with an older version, or with a newer one: text."""
+        refusal = pack_answer(109 << 8, b"distccd: protocol version 64 is not spoken\n")
+        newer = pack_results(version=65, status=109 << 8, messages=b"distccd: 65 is spoken\n")
+        plain = ["gcc", "-O2", "-Ii", "-Ij", "-c", "a.c"]
+        made = run(plain, self.where)
+        self.assertEqual(made.status, 0, made)
+        compiled = self.read("w/a.o")
+        for answer in (b"", refusal, newer):
+            with self.subTest(answer=answer):
+                volunteer = FilesVolunteer(lambda request: (
+                    answer if request else pack_answer(text=compiled), ""))
+                self.addCleanup(volunteer.close)
+                shutil.rmtree(self.path("tmp"))
+                os.mkdir(self.path("tmp"))
+                for jobs in (1, 2):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(self.path("w/a.o"))
+                    log = run([CLIENT, *plain], self.where,
+                              self.settings_by_files(volunteer.host, DISTCC_LOG=None))
+                    self.assertEqual(log.status, 0, log)
+                    self.assertEqual(self.read("w/a.o"), compiled)
+                self.assertEqual(volunteer.requests, 1)
+
+    def test_verbose(self):
+        """DISTCC_VERBOSE=1 tells where the job was done, by which way, how many bytes went each
+        way, how long it took there, and how many files were lacking."""
+        daemon = self.serve_files()
+        first, second = (self.log_of(self.COMPILE, daemon.host, "files") for _ in range(2))
+        form = (r"(?m)^a\.c: by files on %s: (\d+) bytes out, (\d+) bytes in, 0\.\d+ s; it says: "
+                r"lacked=(\d+) places=\d+ seconds=[\d.]+ taken=\d+$" % re.escape(daemon.host))
+        numbers = [[int(number) for number in re.search(form, log).groups()]
+                   for log in (first, second)]
+        size = os.path.getsize(self.path("w/a.o"))
+        self.assertGreater(numbers[0][0], 10 * numbers[1][0])
+        for out, back, lacked in numbers:
+            self.assertTrue(size < back < size + 1000, (size, back))
+        self.assertGreater(numbers[0][2], 3)
+        self.assertEqual(numbers[1][2], 0)
+
+
+# -------------------------------------------------------------------------------------------
 # Faults around the client: its directories, its disks, and signals at each stage
 # DirectoryFaultTest RuleTest SignalTest
 # -------------------------------------------------------------------------------------------

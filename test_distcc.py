@@ -9723,9 +9723,11 @@ class OtherHostsTest(TogetherCase):
                 self.assertIn("by files on " + good.host, log)
                 log = self.log_of(self.COMPILE, hosts, "files")
                 self.assertNotIn(other.host, log)
-                clang = ["clang"] + self.COMPILE[1:]
-                self.assertIn("by files on " + other.host, self.log_of(clang, hosts, "files"))
-                check_jobs(other, 2)
+                if program == "cc1":            # as may be started by any compiler
+                    clang = ["clang"] + self.COMPILE[1:]
+                    self.assertIn("by files on " + other.host,
+                                  self.log_of(clang, hosts, "files"))
+                check_jobs(other, 1 + (program == "cc1"))
 
     @unittest.skipUnless(ROOT, "mounts a file over another")
     def test_other_compiler_alone(self):
@@ -9799,11 +9801,11 @@ class OtherHostsTest(TogetherCase):
         """DISTCC_VERBOSE=1 tells where the job was done, by which way, how many bytes went each
         way, how long it took there, and how many files were lacking."""
         daemon = self.serve_files()
-        first, second = (self.log_of(self.COMPILE, daemon.host, "files") for _ in range(2))
+        first, _, last = (self.log_of(self.COMPILE, daemon.host, "files") for _ in range(3))
         form = (r"(?m)^a\.c: by files on %s: (\d+) bytes out, (\d+) bytes in, 0\.\d+ s; it says: "
                 r"lacked=(\d+) places=\d+ seconds=[\d.]+ taken=\d+$" % re.escape(daemon.host))
         numbers = [[int(number) for number in re.search(form, log).groups()]
-                   for log in (first, second)]
+                   for log in (first, last)]
         size = os.path.getsize(self.path("w/a.o"))
         self.assertGreater(numbers[0][0], 10 * numbers[1][0])
         for out, back, lacked in numbers:

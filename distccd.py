@@ -3919,8 +3919,10 @@ def find_program(request, layout):
 LOADING_OPTION = re.compile(
     rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix)"
     rb"|-B")
-LOADING_WORD = re.compile(rb"(?:\A|\s)(?:" + LOADING_OPTION.pattern + rb")")
-RESPONSE_NAME = re.compile(rb"(?:(?<!\S)([\"']?)|[\"'\\])@(\S*)")
+LOADING_WORD = re.compile(rb"(?:\A|[\s,])(?:" + LOADING_OPTION.pattern + rb")")
+# cc1 and as read such files as well, and gcc hands -I@NAME to them as two words.
+RESPONSE_WORD = re.compile(rb"(?:-[A-Za-z+,-]*)?@(.*)", re.S)
+RESPONSE_NAME = re.compile(rb"(?:(?<!\S)([\"']?)|[\"'\\])((?:-[A-Za-z+,\"'\\-]*)?)@(\S*)")
 MOST_RESPONSE_BYTES = 4 * 1024 * 1024
 
 
@@ -3958,10 +3960,12 @@ def check_options(request, layout, tree):
     tree: the directory (bytes) that holds the job's files."""
     waiting = []
     for word in request.argv[1:]:
-        if LOADING_OPTION.match(word):
+        parts = word.split(b",") if word[:4] in (b"-Wp,", b"-Wa,") else [word]
+        if any(LOADING_OPTION.match(part) for part in parts):
             refuse("option not allowed (it runs or loads other programs)", word)
-        if word[:1] == b"@":
-            waiting.append(word[1:])
+        response = RESPONSE_WORD.match(word)
+        if response:
+            waiting.append(response.group(1))
     seen, bytes_left = set(), MOST_RESPONSE_BYTES
     while waiting:
         name = waiting.pop()
@@ -3979,14 +3983,14 @@ def check_options(request, layout, tree):
 
 
 def names_of_responses(text):
-    """Return the names (bytes) of the response files that one may name: each @NAME or "@NAME"
-    between blanks. Raises Refused for quotes in another place, as @ is hidden by them."""
+    """Return the names (bytes) of the response files that one may name: each @NAME, "@NAME" or
+    -I@NAME between blanks. Raises Refused for quotes in another place, for they hide the @."""
     names = []
     for found in RESPONSE_NAME.finditer(text):
-        quote, name = found.groups()
+        quote, option, name = found.groups()
         if quote and name[-1:] == quote:
             name, quote = name[:-1], b""
-        if quote is None or quote or re.search(rb"[\"'\\]", name):
+        if quote is None or quote or re.search(rb"[\"'\\]", option + name):
             refuse("response file not allowed (a name in it is quoted oddly)", found.group())
         names.append(name)
     return names

@@ -3,7 +3,8 @@
 
 Everything is real: compilers, daemons on free ports of the loopback interface, sockets, signals
 and full disks. Each test works in a directory of its own. Needs, beside Python: gcc, g++,
-clang, gobjc, gobjc++, ccache, socat, make, ninja, cmake and C distcc 3.4.
+clang, llvm, gobjc, gobjc++, a gcc and g++ for aarch64, locales, ccache, socat, make, ninja,
+cmake and C distcc 3.4.
 """
 
 import argparse
@@ -1165,9 +1166,9 @@ class OwnOptionsTest(SystemCase):
     def test_scan(self):
         """What becomes of a command, without doing it."""
         self.write("one.c", ONE_C)
-        for words, text in ((["gcc", "-c", "one.c"], r"^is distributed: one.c is compiled to "
+        for words, text in ((["gcc", "-c", "one.c"], r"^goes by text \(.*\): one.c compiled to "
                              r"one.o\npreprocessed here: +gcc -E .*\ncompiled there: +gcc .*\n$"),
-                            (["-c", "one.c"], r"^is distributed: (.|\n)*compiled there: +cc "),
+                            (["-c", "one.c"], r"^goes by text (.|\n)*compiled there: +cc "),
                             (["gcc", "one.c"], r"^runs here: .*links\n$"),
                             (["gcc", "-c", "one.c", "-march=native"], "^runs here: .*native"),
                             (["no-such-gcc", "-c", "one.c"], "^runs here: .*not found")):
@@ -1175,6 +1176,19 @@ class OwnOptionsTest(SystemCase):
                 result = self.succeed(self.client("--scan", *words))
                 self.assertRegex(result.stdout.decode(), text)
         self.assertEqual(sorted(os.listdir(self.dir)), ["one.c", "tmp"])
+        self.script("bin/gcc", 'exec /usr/bin/gcc "$@"\n')
+        path = self.path_with("bin")
+        for words, text in ((["gcc", "-c", "one.c"], "^goes by text .*bin/gcc is a script.*one.o\n"),
+                            (["/usr/bin/gcc", "-c", "one.c"],
+                             r"^goes by files: one\.c compiled to one\.o\n$"),
+                            (["/usr/bin/gcc", "-march=native", "-S", "one.c", "-o", "x"],
+                             r"^goes by files: one\.c compiled to x\n$"),
+                            (["gcc", "one.c"], r"^runs here: .*links\n$"),
+                            (["gcc", "-c", "none.c"], "^runs here: none.c: No such file.*\n"),
+                            (["no-such-gcc", "-c", "one.c"], "^runs here: .*not found")):
+            with self.subTest(words=words):
+                result = self.succeed(self.client("--scan", *words, DISTCC_WAY=None, PATH=path))
+                self.assertRegex(result.stdout.decode(), text)
 
     def test_hosts_and_concurrency(self):
         """--show-hosts lists them in full; -j adds the limits up."""
@@ -3868,8 +3882,7 @@ class DifferentialTest(Case):
         """Each row goes where it must, and leaves what a plain compile leaves."""
         os.chmod(self.dir, 0o755)
         daemon = self.daemon("--jobs", "4")
-        rows = parse_rows(ROWS) + [row for row in parse_rows(ROWS_BY_FILES)
-                                   if shutil.which(needed_compiler(row))]
+        rows = rows_for_here()
         waiting = iter(enumerate(rows))
         guard = threading.Lock()
         outcomes = {}
@@ -3911,6 +3924,19 @@ class ScanTableTest(Case):
     def test_rows(self):
         """It foresees that a job is distributed; of one that runs here in the end it may not
         know, for it does not preprocess."""
+        rows = parse_rows(ROWS)
+        for row, outcome in self.ask_about(rows):
+            with self.subTest(row.script, where=row.where):
+                texts = {"remote": "goes by text ", "again": "goes by text "}
+                if ">" not in row.script:
+                    self.check(outcome.result,
+                               texts.get(row.where, "goes by text |runs here: "))
+                self.assertNotIn("Traceback", outcome.log)
+                self.assertNotIn("internal error", outcome.log)
+
+    def ask_about(self, rows):
+        """Return [(row, Outcome)] of what it says to the rows in which nobody waits for the
+        compiler."""
         os.chmod(self.dir, 0o755)
         runners = [RowRunner(self.path("worker%d" % number), "127.0.0.1:1") for number in range(4)]
 
@@ -3920,14 +3946,22 @@ class ScanTableTest(Case):
                 return runner.run(row, CLIENT + " --scan")
             finally:
                 runners.append(runner)
-        rows = [row for row in parse_rows(ROWS)       # where nobody waits for the compiler
-                if "| $D" not in row.script and "mkfifo" not in row.script]
-        for row, outcome in zip(rows, side_by_side(ask, rows, 4)):
+        rows = [row for row in rows if "| $D" not in row.script and "mkfifo" not in row.script]
+        return zip(rows, side_by_side(ask, rows, 4))
+
+    def test_rows_by_files(self):
+        """It knows which way a command goes by files, and the reason where it does not."""
+        rows = [by_files(row) for row in rows_for_here()    # but what only preprocessing tells
+                if "closing.sh" not in row.script]
+        for row, outcome in self.ask_about(rows):
             with self.subTest(row.script, where=row.where):
-                texts = {"remote": "is distributed: ", "again": "is distributed: "}
+                text = {"remote": "goes by files: ", "again": "goes by files: "}.get(row.where)
+                for where, reason, pattern in FILES_HERE:
+                    if re.search(pattern, row.script) and where != "again":
+                        text = "(runs here: |goes by text ).*" + reason
+                        break
                 if ">" not in row.script:
-                    self.check(outcome.result,
-                               texts.get(row.where, "(is distributed|runs here): "))
+                    self.check(outcome.result, text)
                 self.assertNotIn("Traceback", outcome.log)
                 self.assertNotIn("internal error", outcome.log)
 
@@ -3935,8 +3969,8 @@ class ScanTableTest(Case):
         """Sources that are there, and such as are not; in all languages."""
         commands = [re.split(r"  +", line, maxsplit=1) for line in SCANS.strip().splitlines()]
         commands = [(words[0].split(), "^runs here: " if words[1:2] and words[1][:6] == "local:"
-                     else "^(is distributed|runs here): ") for words in commands]
-        commands += [(["gcc", "-c", "a" + suffix], "^is distributed: ")
+                     else "^(goes by text |runs here: )") for words in commands]
+        commands += [(["gcc", "-c", "a" + suffix], "^goes by text ")
                      for suffix in distcc.LANGUAGE_OF_SUFFIX]
         commands += [(["gcc", "-c", name], "^runs here: ")
                      for name in ("missing.i", "locked", "pipe.i", "directory.c", "", "@zero",
@@ -3991,7 +4025,7 @@ class NeverServedTest(SystemCase):
 
 # -------------------------------------------------------------------------------------------
 # Jobs by files: the same table, and commands that can be distributed by files alone
-# MORE_SOURCES ROWS_BY_FILES FILES_HERE by_files check_way_by_files FilesByNobodyTest
+# ROWS_BY_FILES FILES_HERE by_files rows_for_here check_way_by_files ByFilesUnprivilegedTest
 # -------------------------------------------------------------------------------------------
 
 SOURCES.update({
@@ -4152,9 +4186,11 @@ def by_files(row):
     return Row(where, row.marks & {"tty", "nobody"} | {"files"}, row.script)
 
 
-def needed_compiler(row):
-    """Return the compiler that a row names after $D."""
-    return re.search(r"\$D (\S+)", row.script).group(1)
+def rows_for_here():
+    """Return the rows of both tables, but for those whose cross compiler is not installed."""
+    return [row for row in parse_rows(ROWS) + parse_rows(ROWS_BY_FILES)
+            if "aarch64-linux-gnu-" not in row.script
+            or shutil.which(re.search(r"\$D (\S+)", row.script).group(1))]
 
 
 def check_way_by_files(row, outcome):
@@ -4166,6 +4202,31 @@ def check_way_by_files(row, outcome):
             return [] if kept else ["not because: " + reason]
     good = " by files on " in outcome.log and " goes by text" not in outcome.log
     return [] if good else ["does not go by files"]
+
+
+class ByFilesUnprivilegedTest(Case):
+    """Jobs by files where neither the daemon nor the client has privileges."""
+
+    @unittest.skipUnless(os.geteuid() == 0, "all other tests are run without privileges")
+    def test_rows(self):
+        """Some rows of each kind leave what a plain compile leaves."""
+        os.chmod(self.dir, 0o755)
+        rows = [by_files(row) for row in rows_for_here()]
+        rows = [row for row in rows if row.where == "remote" and "chmod" not in row.script]
+        rows = [row._replace(marks=row.marks | {"nobody"}) for row in rows[::len(rows) // 36]]
+        daemon = self.daemon("--jobs", "4", prefix=as_nobody([]))
+        runners = [RowRunner(self.path("worker%d" % number), daemon.host) for number in range(2)]
+
+        def check(row):
+            runner = runners.pop()
+            try:
+                return runner.check_way(row, runner.run(row, ""))
+            finally:
+                runners.append(runner)
+        for row, (outcome, complaints) in zip(rows, side_by_side(check, rows, 2)):
+            with self.subTest(row.script):
+                self.assertFalse(complaints, "\n".join([row.script] + complaints + [outcome.log]))
+        self.assertGreater(len(rows), 30)
 
 
 # -------------------------------------------------------------------------------------------
@@ -4613,7 +4674,7 @@ class ScannerTest(Case):
         self.assertEqual((shown.status, shown.stderr), (0, b""))
         lines = shown.stdout.decode().splitlines()
         self.assertEqual(len(lines), 3)
-        self.assertRegex(lines[0], r"^is distributed: a\.c .* a\.o$")
+        self.assertRegex(lines[0], r"^goes by text \(.*\): a\.c .* a\.o$")
         self.assertRegex(lines[1], r"^preprocessed here: +gcc -E .*-DX.* a\.c$")
         self.assertRegex(lines[2], r"^compiled there: +gcc -O2 .* -o a\.o$")
         self.assertNotIn("-DX", lines[2])
@@ -7934,11 +7995,19 @@ class ProgramsTest(ProbeCase):
         self.assertEqual(answer.status, 0, answer)
         tree = self.gcc().file("/w/split", b"-O2 -fpl'ug'i\\n=x").file(
             "/w/nested", b"-O2\n@words\n").file("/w/words", b"-O2 '-fplugin=/w/x.so'")
-        tree.file("/w/good", b"-O2 -Wall\n").link("/w/alias", "words")
+        tree.file("/w/good", b"-O2 @more '@/w/more'\n").link("/w/alias", "words")
+        tree.file("/w/more", b"-Wall\n@more2").file("/w/more2", b"-g -I@none")
+        tree.file("/w/inside", b"-O2 -I@words").file("/w/inside2", b"-O2 -'I@words'")
+        tree.file("/w/list", b"-Wp,-O2,-fplugin=x")
+        tree.file("/w/chain", b"@alias").file("/w/deep", b"-O2 @../w/chain")
+        tree.file("/w/a b", b"-fplugin=x").file("/w/odd", b"@'a b'").file("/w/odd2", b"'@a b'")
+        tree.file("/w/odd3", b"\"\"@words").file("/w/odd4", b"\\@words -O2")
         for words in (["-fplugin=x"], ["-specs=x"], ["--specs=x"], ["-specs", "x"], ["-B."],
                       ["-wrapper", "x,y"], ["-fpass-plugin=x"], ["-Xclang", "-load"], ["@words"],
                       ["-fmodule-mapper=|x"], ["@/w/words"], ["@nested"], ["@alias"],
-                      ["@../w/words"], ["@split"], ["-iplugindir=x"], ["-Xclang", "-plugin"]):
+                      ["@../w/words"], ["@split"], ["@chain"], ["@deep"],
+                      ["@inside"], ["@inside2"], ["@list"], ["-I@words"], ["-I", "@words"],
+                      ["-Wp,-fplugin=x"], ["-Wp,@words"], ["@odd"], ["@odd2"], ["@odd3"], ["@odd4"], ["-iplugindir=x"], ["-Xclang", "-plugin"]):
             with self.subTest(words=words):
                 self.check_refusal(daemon, tree, *words, text="not allowed", code=101)
         answer = ask_files(daemon, ["gcc", "-c", "a.c", "@good"], tree)

@@ -816,6 +816,8 @@ def read_settled(path):
 
     Raises OSError: there is none, it is too large, or it never comes to rest."""
     for _ in range(READS_OF_CHANGING_FILE):
+        if not stat.S_ISREG(posix.stat(path).st_mode):  # a pipe's writer would take us for the
+            raise OSError(None, "not a regular file", path)             # compiler, and be gone
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK)
         try:
             before = posix.fstat(descriptor)
@@ -1120,10 +1122,14 @@ def memory_directory(environment):
         cache = home + "/.cache"
     path = cache + "/distcc.py"
     if path not in SAFE_DIRECTORIES:
-        if not mode_at(cache):
-            import os
-            os.makedirs(cache, 0o700, exist_ok=True)
-        SAFE_DIRECTORIES.add(private_directory(path, shared=False))
+        try:
+            if not mode_at(cache):
+                import os
+                os.makedirs(cache, 0o700, exist_ok=True)
+            SAFE_DIRECTORIES.add(private_directory(path, shared=False))
+        except OSError as error:        # builds of packages have a home that is not there
+            debug("%s cannot be used: %s" % (path, error.strerror))
+            return work_directory(environment)
     return path
 
 
@@ -1726,6 +1732,8 @@ class Addition:
             elif stat.S_ISREG(mode):
                 node = self.node_at(base, name, end, way, index)
                 return closure, node
+            elif stat.S_ISFIFO(mode):           # which can be read but once
+                raise OSError(None, "not a regular file", end)
         return closure, None
 
     def node_at(self, base, name, end, way, place):
@@ -2473,7 +2481,9 @@ class Command:
     place; response_files: the names of these; sources: [(name, language)]; output: what -o names,
     or None; assembly: whether -S rather than -c; search_words: the options that make up the
     include path; definitions: the arguments of -D; included: those of -include and -imacros;
-    values: words, and parts of words, that may name a file; dependency_file: what -MF names;
+    values: words, and parts of words, that may name a file; dump_directory: what -dumpdir puts
+    before the names of dumps, or None; dump_bases: [how they go on]; dependency_file: what -MF
+    names;
     wants_dependencies: whether -MD or -MMD is given."""
 
     def __init__(self, argv):
@@ -2484,6 +2494,7 @@ class Command:
         self.language = None            # of -x, for the sources that follow
         self.modes = set()
         self.search_words, self.definitions, self.included, self.values = [], [], [], []
+        self.dump_directory, self.dump_bases = None, []
         self.preprocessor_words = []    # what is left without -c, outputs and dependency files
         self.dependency_file, self.wants_dependencies = None, False
         self.passed = None              # the last argument of -Xclang
@@ -2637,6 +2648,10 @@ def note_meaning(command, option, argument):
         if command.passed == "-include":
             command.included.append(argument)
         command.passed = argument
+    elif option == "-dumpdir":
+        command.dump_directory = argument
+    elif option == "-dumpbase":
+        command.dump_bases.append(argument)
     elif option in ("-MD", "-MMD"):
         command.wants_dependencies = True
     elif option[:3] == "-MF":
@@ -2779,7 +2794,9 @@ def find_toolchain(command, path, environment, directory):
     languages = sorted({base_language(language) for _, language in command.sources})
     targets = [word for word in command.search_words if word[:8] in ("-target", "--target")]
     charsets = any(word.startswith(CHARSET_OPTIONS) for word in command.words)
-    key = (path, languages, targets, charsets,
+    # The driver looks for these in PATH, where another may come first now.
+    others = [find_program(name, environment.get("PATH", DEFAULT_PATH)) for name in OTHER_PROGRAMS]
+    key = (path, languages, targets, charsets, others,
            [environment.get(name) for name in LOCALE_VARIABLES])
     memory = "%s/toolchain-%s" % (directory, digest_of(fsencode(repr(key)))[:32].decode())
     known = recall(memory)
@@ -4267,6 +4284,7 @@ class Connection:
         self.host, self.socket, self.announced, self.fault = host, None, None, None
         self.addresses, self.unread = [], b""
         self.timeout_s, self.pace = IO_TIMEOUT_S, None
+        self.received = 0               # bytes
 
     def start(self):
         """Look the name up and begin to connect; faults wait for finish()."""
@@ -4406,6 +4424,7 @@ class Connection:
                 break
             self.pace = self.pace or Pace(min(self.timeout_s, REPLY_WINDOW_S))
             self.pace.count += len(self.unread)
+            self.received += len(self.unread)
         piece, self.unread = self.unread[:most], self.unread[most:]
         return piece
 
@@ -5001,8 +5020,8 @@ class FilesJob:
         return all(answers)
 
     def content_of(self, digest):
-        """Return the content that has this digest. Raises RunLocally when it has changed, or
-        when the job has nothing to do with it."""
+        """Return the content that has this digest. Raises RunLocally when it has changed, and
+        WireError when the job has nothing to do with it."""
         if digest in self.contents:
             return self.contents[digest]
         if digest == digest_of(b""):    # of files whose content does not count, too
@@ -5013,7 +5032,7 @@ class FilesJob:
                 return each.pages[digest]
             paths = paths or each.paths_of(digest)
         if not paths:
-            raise RunLocally("the volunteer asks for what is no part of the job")
+            raise WireError(EXIT_PROTOCOL_ERROR, "it asks for what is no part of the job")
         content, _ = read_settled(paths[0])
         if digest_of(content) != digest:
             raise RunLocally("%s changes while it is sent" % fsdecode(paths[0]))
@@ -5359,7 +5378,7 @@ def recv_results(connection, places, environment, results):
     for _ in range(read_header(receive, b"FILC", MAX_RESULTS)):
         length = read_header(receive, b"NAME", MAX_PATH_BYTES)
         path = read_exactly(receive, length, "NAME")
-        mode = read_header(receive, b"MODE", 0o7777)
+        mode = read_header(receive, b"MODE", 0o777)
         if path in places.sources or not mode and has_other_names(path):
             raise RunLocally("%s: it is written over, or removed under one of its names"
                              % fsdecode(path))
@@ -5394,29 +5413,31 @@ def recv_content(connection, target):
         raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT without a length")
     inflater = Inflater(connection, number - 8)
     target.receive(inflater, int(digits, 16))
-    if inflater.receive(1) or inflater.left:
+    if inflater.receive(1) or inflater.left or inflater.inflater.unused_data:
         raise WireError(EXIT_PROTOCOL_ERROR, "a content is longer than announced")
 
 
 class OutputPlaces:
     """Where a command may write: a volunteer is not trusted to say so. All paths are bytes.
 
-    objects: paths of the objects, which replace older ones; named: what stands on the command
-    line; directories: where further files may appear whose names begin with one of `stems`;
-    prefixes: what the command line names as the beginning of paths."""
+    objects: paths of the objects, which replace older ones; made: those of all outputs that are
+    known before; named: what stands on the command line; directories: where further files may
+    appear whose names begin with one of `stems`; dumps: how paths of dumps begin, before that."""
 
     def __init__(self, job):
         """job: the FilesJob."""
         command = job.command
         made = [place_of(name, job.lister) for name in command.outputs()]
         self.objects = frozenset(() if command.assembly else made[:len(command.sources)])
-        self.prefixes = tuple(place_of(name, job.lister) for name in command.values)
+        self.dumps = command.dump_directory and place_of(command.dump_directory, job.lister)
         self.appended = frozenset(place_of(name, job.lister) for name in job.appended)
-        self.named = self.appended.union(made, self.prefixes)
+        self.made = self.appended.union(made)
+        self.named = frozenset(place_of(name, job.lister) for name in command.values)
         self.directories = frozenset([job.lister.cwd] + [parent_of(path) for path in made])
         names = [fsdecode(path) for path in made] + [name for name, _ in command.sources]
+        names += [name + "." for name in command.dump_bases]
         stems = {without_suffix(name.rpartition("/")[2]) for name in names}
-        self.stems = tuple(fsencode(stem) for stem in stems if stem)
+        self.stems = tuple(fsencode(stem + mark) for stem in stems if stem for mark in ".-")
         self.sources = frozenset(place_of(name, job.lister) for name, _ in command.sources)
         self.saves_temporaries = any("save-temps" in word for word in command.words)
 
@@ -5424,15 +5445,20 @@ class OutputPlaces:
         """Tell whether the command may have written, or removed, the file at a path."""
         directory, slash, base = path.rpartition(b"/")
         if path[:1] != b"/" or b"\0" in path or base in (b"", b".", b"..") \
-                or stat.S_ISLNK(mode_at(path, follow_links=False)) or path in self.sources:
+                or path in self.sources:
             return False
-        if path in self.named:
+        mode = mode_at(path, follow_links=False)
+        if mode and not stat.S_ISREG(mode):
+            return False
+        if path in self.made:
             return True
         suffix = fsdecode(base[base.rfind(b"."):]) if b"." in base else ""
         if suffix in INPUT_SUFFIXES and not (self.saves_temporaries and suffix in SAVED_SUFFIXES):
             return False
-        return (directory or b"/") in self.directories and base.startswith(self.stems) \
-            or path.startswith(self.prefixes)
+        return path in self.named \
+            or (directory or b"/") in self.directories and base.startswith(self.stems) \
+            or bool(self.dumps) and path.startswith(self.dumps) \
+            and path[len(self.dumps):].lstrip(b"/").startswith(self.stems)
 
 
 def place_of(name, lister):
@@ -5484,8 +5510,13 @@ def compile_by_files(job, connection, environment, on_answer):
         seconds = time.monotonic() - started
         on_answer()
         check_failure(answer)
-        recv_results(connection, OutputPlaces(job), environment, results)
+        places = OutputPlaces(job)
+        recv_results(connection, places, environment, results)
         connection.check_end()
+        written = sum(target is not None for _, target in results)
+        # What -S makes of an assembler's source is printed.
+        if not answer.status and written < (len(places.objects) or not answer.stdout):
+            raise WireError(EXIT_PROTOCOL_ERROR, "success without an object")
         try:
             commit_results(results)
         except OSError as error:
@@ -5497,8 +5528,8 @@ def compile_by_files(job, connection, environment, on_answer):
                 target.discard()
     write_fully(1, answer.stdout)
     write_fully(2, answer.stderr)
-    debug("%s: by files on %s: %d bytes out, %.3f s, %s" % (
-        job.source, connection.host, job.sent, seconds,
+    debug("%s: by files on %s: %d bytes out, %d bytes in, %.3f s; it says: %s" % (
+        job.source, connection.host, job.sent, connection.received, seconds,
         " ".join("%s=%s" % each for each in sorted(answer.note.items()))))
     signalled = answer.status & 0x7f
     return 128 + signalled if signalled else answer.status >> 8, answer.note, seconds
@@ -5681,7 +5712,9 @@ def do_by_files(job, search, environment):
     compile_by_files does, and HostFailed that names the host."""
     host = search.host
     try:
-        connection = search.connect(None, FILES_SILENCE_S)
+        patience_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) \
+            or IO_TIMEOUT_S
+        connection = search.connect(None, min(patience_s, FILES_SILENCE_S))
         notice("compile %s on %s" % (job.source, search.host))
         host = search.host
         status, note, seconds = compile_by_files(job, connection, environment,
@@ -5996,7 +6029,7 @@ def finish_job(job, preprocessor, connection, reply, target):
 
 # -------------------------------------------------------------------------------------------
 # Entry: how we were called
-# main run with_compiler guard_recursion trim_path explain
+# main run with_compiler guard_recursion trim_path explain explain_text
 # -------------------------------------------------------------------------------------------
 
 USAGE = """\
@@ -6141,21 +6174,35 @@ def explain(words, environment):
     """Print what would become of a command line, and why; return the exit status."""
     if not words:
         return usage_error("--scan needs a command line")
-    command = with_compiler(words)
-    search_path = trim_path(environment.get("PATH", DEFAULT_PATH), command[0])
+    argv = with_compiler(words)
+    environment["PATH"] = trim_path(environment.get("PATH", DEFAULT_PATH), argv[0])
     try:
-        job = scan(command, search_path)
-        check_surroundings(job, environment)
-        path = find_program(job.compiler, search_path)
-        if path is None:
-            raise RunLocally("%s: not found in PATH" % job.compiler)
-        preprocessor = Preprocessor(job, path, environment, [])
+        if environment.get("DISTCC_WAY") == "text":
+            return print_lines(*explain_text(argv, environment, "DISTCC_WAY asks for it"))
+        try:
+            command = read_command(argv)
+            prepare_files(command, environment)
+        except NotByFiles as reason:
+            return print_lines(*explain_text(argv, environment, reason))
+        return print_lines("goes by files: %s compiled to %s" % (
+            " ".join(name for name, _ in command.sources),
+            " ".join(command.outputs()[:len(command.sources)])))
     except (RunLocally, OSError) as reason:
         return print_lines("runs here: %s" % reason)
-    lines = ["is distributed: %s is compiled to %s" % (job.source, job.output)]
+
+
+def explain_text(argv, environment, reason):
+    """Return the lines on a command that goes by text, for a reason. Raises RunLocally, OSError.
+    """
+    job = scan_for_text(argv, environment)
+    path = find_program(job.compiler, environment["PATH"])
+    if path is None:
+        raise RunLocally("%s: not found in PATH" % job.compiler)
+    preprocessor = Preprocessor(job, path, environment, [])
+    lines = ["goes by text (%s): %s compiled to %s" % (reason, job.source, job.output)]
     if job.language in PREPROCESSED_FORM:
         lines.append("preprocessed here:  " + " ".join(preprocessor.command()))
-    return print_lines(*lines, "compiled there:     " + " ".join(preprocessor.remote_command()))
+    return lines + ["compiled there:     " + " ".join(preprocessor.remote_command())]
 
 
 def print_lines(*lines):

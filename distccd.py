@@ -1891,15 +1891,18 @@ class Store:
                     remove_tree(ours)
 
 
+YOUNG_NS = 100000000                    # more than the grain of a file system's clock
+
+
 class OwnFiles:
-    """This machine's own files: their digests, remembered in a file by path, time, size, inode.
+    """This machine's own files: their digests, remembered in a file by path, times, size, inode.
 
     Each job asks for some fifty; reading a compiler of 30 MB takes 50 ms, looking up 2 us."""
 
     def __init__(self, path):
         """path: of the file that remembers (bytes); it may be removed at any time."""
         self.path = path
-        self.known = None               # {path: [mtime_ns, size, inode, digest]}
+        self.known = None               # {path: (mtime_ns, size, inode, ctime_ns, digest)}
         self.changed = False
 
     def load(self):
@@ -1907,9 +1910,9 @@ class OwnFiles:
         try:
             with open(self.path, "rb") as stream:
                 lines = stream.read().split(b"\n")
-            self.known = {path: (int(mtime), int(size), int(inode), digest)
-                          for mtime, size, inode, digest, path
-                          in (line.split(b" ", 4) for line in lines if line)}
+            self.known = {path: (int(mtime), int(size), int(inode), int(ctime), digest)
+                          for mtime, size, inode, ctime, digest, path
+                          in (line.split(b" ", 5) for line in lines if line)}
         except (OSError, ValueError):
             self.known = {}
 
@@ -1922,16 +1925,18 @@ class OwnFiles:
             facts = os.stat(path)
             if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_FILE_BYTES:
                 return None
-            now = facts.st_mtime_ns, facts.st_size, facts.st_ino
+            now = facts.st_mtime_ns, facts.st_size, facts.st_ino, facts.st_ctime_ns
             known = self.known.get(path)
-            if known is None or known[:3] != now:
+            if known is None or known[:4] != now:
                 known = now + (digest_file(path),)
-                if b"\n" not in path and len(self.known) < MOST_OWN_FILES:
+                # What has changed just now may change again before the clock moves on.
+                is_young = abs(time.time_ns() - facts.st_ctime_ns) < YOUNG_NS
+                if b"\n" not in path and len(self.known) < MOST_OWN_FILES and not is_young:
                     self.known[path] = known
                     self.changed = True
         except (OSError, ValueError):
             return None
-        return known[3], known[1], known[0]
+        return known[4], known[1], known[0]
 
     @staticmethod
     def equals(path, digest, size):
@@ -1952,7 +1957,7 @@ class OwnFiles:
         try:
             with open(temporary, "wb") as stream:
                 for path, facts in self.known.items():
-                    stream.write(b"%d %d %d %s %s\n" % (facts + (path,)))
+                    stream.write(b"%d %d %d %d %s %s\n" % (facts + (path,)))
             os.rename(temporary, self.path)
         except OSError as error:
             log("debug", "digests are not remembered: %s" % error)
@@ -3918,7 +3923,10 @@ def find_program(request, layout):
 LOADING_OPTION = re.compile(
     rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix)"
     rb"|-B")
-LOADING_WORD = re.compile(rb"(?:\A|\s)(?:@|" + LOADING_OPTION.pattern + rb")")
+LOADING_WORD = re.compile(rb"(?:\A|[\s,])(?:" + LOADING_OPTION.pattern + rb")")
+# cc1 and as read such files as well, and gcc hands -I@NAME to them as two words.
+RESPONSE_WORD = re.compile(rb"(?:-[A-Za-z+,-]*)?@(.*)", re.S)
+RESPONSE_NAME = re.compile(rb"(?:(?<!\S)([\"']?)|[\"'\\])((?:-[A-Za-z+,\"'\\-]*)?)@(\S*)")
 MOST_RESPONSE_BYTES = 4 * 1024 * 1024
 
 
@@ -3950,22 +3958,46 @@ def check_links(layout):
 
 
 def check_options(request, layout, tree):
-    """Raise Refused for an option that loads code or names a program, in a response file too.
+    """Raise Refused for an option that loads code or names a program, in response files too, and
+    in those that these name.
 
     tree: the directory (bytes) that holds the job's files."""
+    waiting = []
     for word in request.argv[1:]:
-        if LOADING_OPTION.match(word):
+        parts = word.split(b",") if word[:4] in (b"-Wp,", b"-Wa,") else [word]
+        if any(LOADING_OPTION.match(part) for part in parts):
             refuse("option not allowed (it runs or loads other programs)", word)
-        if word[:1] != b"@":
+        response = RESPONSE_WORD.match(word)
+        if response:
+            waiting.append(response.group(1))
+    seen, bytes_left = set(), MOST_RESPONSE_BYTES
+    while waiting:
+        name = waiting.pop()
+        path = resolve_links(layout, name if name[:1] == b"/" else
+                             request.directory + b"/" + name)
+        if path not in layout.files or path in seen:
             continue
-        path = word[1:] if word[1:2] == b"/" else request.directory + b"/" + word[1:]
-        path = resolve_links(layout, path)
-        if path in layout.files:
-            with open(tree + path, "rb") as stream:
-                text = stream.read(MOST_RESPONSE_BYTES)
-            if len(text) == MOST_RESPONSE_BYTES \
-                    or LOADING_WORD.search(text.translate(None, b"\"'\\")):
-                refuse("response file not allowed (it may run or load other programs)", word)
+        seen.add(path)
+        with open(tree + path, "rb") as stream:
+            text = stream.read(bytes_left)
+        bytes_left -= len(text)
+        if not bytes_left or LOADING_WORD.search(text.translate(None, b"\"'\\")):
+            refuse("response file not allowed (it may run or load other programs)", b"@" + name)
+        waiting += names_of_responses(text)
+
+
+def names_of_responses(text):
+    """Return the names (bytes) of the response files that one may name: each @NAME, "@NAME" or
+    -I@NAME between blanks. Raises Refused for quotes in another place, for they hide the @."""
+    names = []
+    for found in RESPONSE_NAME.finditer(text):
+        quote, option, name = found.groups()
+        if quote and name[-1:] == quote:
+            name, quote = name[:-1], b""
+        if quote is None or quote or re.search(rb"[\"'\\]", option + name):
+            refuse("response file not allowed (a name in it is quoted oddly)", found.group())
+        names.append(name)
+    return names
 
 
 def send_result(peer, path, file, facts, deflate):

@@ -3,7 +3,8 @@
 
 Everything is real: compilers, daemons on free ports of the loopback interface, sockets, signals
 and full disks. Each test works in a directory of its own. Needs, beside Python: gcc, g++,
-clang, gobjc, gobjc++, ccache, socat, make, ninja, cmake and C distcc 3.4.
+clang, llvm, gobjc, gobjc++, a gcc and g++ for aarch64, locales, ccache, socat, make, ninja,
+cmake and C distcc 3.4.
 """
 
 import argparse
@@ -1165,9 +1166,9 @@ class OwnOptionsTest(SystemCase):
     def test_scan(self):
         """What becomes of a command, without doing it."""
         self.write("one.c", ONE_C)
-        for words, text in ((["gcc", "-c", "one.c"], r"^is distributed: one.c is compiled to "
+        for words, text in ((["gcc", "-c", "one.c"], r"^goes by text \(.*\): one.c compiled to "
                              r"one.o\npreprocessed here: +gcc -E .*\ncompiled there: +gcc .*\n$"),
-                            (["-c", "one.c"], r"^is distributed: (.|\n)*compiled there: +cc "),
+                            (["-c", "one.c"], r"^goes by text (.|\n)*compiled there: +cc "),
                             (["gcc", "one.c"], r"^runs here: .*links\n$"),
                             (["gcc", "-c", "one.c", "-march=native"], "^runs here: .*native"),
                             (["no-such-gcc", "-c", "one.c"], "^runs here: .*not found")):
@@ -1175,6 +1176,19 @@ class OwnOptionsTest(SystemCase):
                 result = self.succeed(self.client("--scan", *words))
                 self.assertRegex(result.stdout.decode(), text)
         self.assertEqual(sorted(os.listdir(self.dir)), ["one.c", "tmp"])
+        self.script("bin/gcc", 'exec /usr/bin/gcc "$@"\n')
+        path = self.path_with("bin")
+        for words, text in ((["gcc", "-c", "one.c"], "^goes by text .*bin/gcc is a script.*one.o\n"),
+                            (["/usr/bin/gcc", "-c", "one.c"],
+                             r"^goes by files: one\.c compiled to one\.o\n$"),
+                            (["/usr/bin/gcc", "-march=native", "-S", "one.c", "-o", "x"],
+                             r"^goes by files: one\.c compiled to x\n$"),
+                            (["gcc", "one.c"], r"^runs here: .*links\n$"),
+                            (["gcc", "-c", "none.c"], "^runs here: none.c: No such file.*\n"),
+                            (["no-such-gcc", "-c", "one.c"], "^runs here: .*not found")):
+            with self.subTest(words=words):
+                result = self.succeed(self.client("--scan", *words, DISTCC_WAY=None, PATH=path))
+                self.assertRegex(result.stdout.decode(), text)
 
     def test_hosts_and_concurrency(self):
         """--show-hosts lists them in full; -j adds the limits up."""
@@ -3719,7 +3733,7 @@ def without_carets(messages, script):
 def comparable_messages(messages, row):
     """Return a compile's stderr without that in which a distributed one may differ."""
     messages = re.sub(rb"/cc[A-Za-z0-9]{6}\b", b"/ccXXXXXX", messages)
-    if row.where != "remote":
+    if row.where != "remote" or "files" in row.marks:
         return messages
     messages = without_carets(messages, row.script)
     if "tab" in row.marks:
@@ -3747,6 +3761,7 @@ class RowRunner:
         self.directory = os.path.join(directory, "dir")
         self.tmp = os.path.join(directory, "tmp")
         self.log = os.path.join(directory, "log")
+        self.memory = os.path.join(directory, "memory")
         self.hosts = hosts
         os.mkdir(directory, 0o755)
 
@@ -3764,22 +3779,28 @@ class RowRunner:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.log)
         if "nobody" in row.marks and os.geteuid() == 0:
-            for parent, directories, names in os.walk(os.path.dirname(self.directory)):
-                for name in [""] + names:
-                    os.chown(os.path.join(parent, name), 65534, 65534)
+            os.chown(os.path.dirname(self.directory), 65534, 65534)
+            for top in (self.directory, self.tmp):
+                for parent, directories, names in os.walk(top):
+                    for name in [""] + names:
+                        os.chown(os.path.join(parent, name), 65534, 65534)
 
-    def run(self, row, prefix, script=None):
-        """Run the row with $D as `prefix` in a fresh directory; return the Outcome."""
+    def run(self, row, prefix, script=None, **changes):
+        """Run the row with $D as `prefix` in a fresh directory; return the Outcome. Words in
+        capitals change the environment."""
         self.prepare(row)
-        env = changed_environment({
+        settings = {
             "D": prefix, "P": sys.executable if prefix else "", "LC_ALL": "C.UTF-8",
             "TERM": "dumb", "TMPDIR": self.tmp, "HOME": self.tmp, "PWD": self.directory,
             "DISTCC_HOSTS": self.hosts, "DISTCC_FALLBACK": "0", "DISTCC_LOG": self.log,
-            "DISTCC_VERBOSE": "1", "DISTCC_WAY": "text", "LANG": None, "LC_CTYPE": None, "LC_MESSAGES": None,
-            "GCC_COLORS": None, "SOURCE_DATE_EPOCH": None})
+            "DISTCC_VERBOSE": "1", "DISTCC_WAY": None if "files" in row.marks else "text",
+            "LANG": None, "LC_CTYPE": None, "LC_MESSAGES": None,
+            "GCC_COLORS": None, "SOURCE_DATE_EPOCH": None,
+            "XDG_CACHE_HOME": self.tmp if "nobody" in row.marks else self.memory}
+        env = changed_environment(dict(settings, **changes))
         argv = ["/bin/sh", "-c", "umask 022\n" + (script or row.script)]
-        if "nobody" in row.marks and os.geteuid() == 0:
-            argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] + argv
+        if "nobody" in row.marks:
+            argv = as_nobody(argv)
         runner = run_on_terminal if "tty" in row.marks else run
         result = runner(argv, self.directory, env)
         log = ""
@@ -3789,8 +3810,15 @@ class RowRunner:
         return Outcome(result, take_snapshot(self.directory), log)
 
     def check(self, row):
-        """Run the row both ways; return (Outcome through distcc.py, [what is wrong])."""
+        """Run the row plainly, by text and by files; return for each of the two ways (the Row,
+        Outcome through distcc.py, [what is wrong])."""
         plain = self.run(row, "")
+        rows = [each for each in (row, by_files(row)) if each.where != "-"]
+        return [(each, *self.check_way(each, plain)) for each in rows]
+
+    def check_way(self, row, plain):
+        """Run the row through distcc.py, and compare it with the plain Outcome; return (Outcome,
+        [what is wrong])."""
         distributed = self.run(row, CLIENT)
         complaints = self.compare(row, plain, distributed)
         attempts = 3                    # what the compiler itself does not repeat is no fault
@@ -3800,7 +3828,9 @@ class RowRunner:
             complaints = [text for text in complaints if text.partition(":")[0] not in unsteady]
             attempts -= 1
         if distributed.where() != row.where:
-            complaints.append("went %s" % distributed.where())
+            complaints.append("went %s, not %s" % (distributed.where(), row.where))
+        if "files" in row.marks:
+            complaints += check_way_by_files(row, distributed)
         if "warning: " in distributed.log:
             complaints.append("a fault is blamed on somebody")
         return distributed, complaints
@@ -3852,7 +3882,7 @@ class DifferentialTest(Case):
         """Each row goes where it must, and leaves what a plain compile leaves."""
         os.chmod(self.dir, 0o755)
         daemon = self.daemon("--jobs", "4")
-        rows = parse_rows(ROWS)
+        rows = rows_for_here()
         waiting = iter(enumerate(rows))
         guard = threading.Lock()
         outcomes = {}
@@ -3864,18 +3894,22 @@ class DifferentialTest(Case):
                     index, row = next(waiting, (None, None))
                 if row is None:
                     return
-                outcomes[index] = runner.check(row)
+                try:
+                    outcomes[index] = runner.check(row)
+                except Exception as error:      # the others are worth a look all the same
+                    outcomes[index] = [(row, Outcome(None, {}, ""), [repr(error)])]
 
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             for worker in [pool.submit(work, number) for number in range(4)]:
                 worker.result()
-        for index, row in enumerate(rows):
-            outcome, complaints = outcomes[index]
-            with self.subTest(row.script, where=row.where):
+        sent = 0
+        for row, outcome, complaints in itertools.chain(*(
+                outcomes[index] for index in range(len(rows)))):
+            with self.subTest(row.script, where=row.where, marks=row.marks):
                 self.assertFalse(complaints, "\n".join([row.script] + complaints + [outcome.log]))
-        sent = sum(outcome.log.count("] there: ") for outcome, complaints in outcomes.values())
-        check_jobs(daemon, sent)
-        self.assertGreaterEqual(len(rows), 230)
+            sent += len(re.findall(r"\] there: | by files on ", outcome.log))
+        self.assertGreaterEqual(len(daemon.job_lines()), sent)
+        self.assertGreaterEqual(len(rows), 650)
 
 
 class ScanTableTest(Case):
@@ -3890,6 +3924,19 @@ class ScanTableTest(Case):
     def test_rows(self):
         """It foresees that a job is distributed; of one that runs here in the end it may not
         know, for it does not preprocess."""
+        rows = parse_rows(ROWS)
+        for row, outcome in self.ask_about(rows):
+            with self.subTest(row.script, where=row.where):
+                texts = {"remote": "goes by text ", "again": "goes by text "}
+                if ">" not in row.script:
+                    self.check(outcome.result,
+                               texts.get(row.where, "goes by text |runs here: "))
+                self.assertNotIn("Traceback", outcome.log)
+                self.assertNotIn("internal error", outcome.log)
+
+    def ask_about(self, rows):
+        """Return [(row, Outcome)] of what it says to the rows in which nobody waits for the
+        compiler."""
         os.chmod(self.dir, 0o755)
         runners = [RowRunner(self.path("worker%d" % number), "127.0.0.1:1") for number in range(4)]
 
@@ -3899,14 +3946,22 @@ class ScanTableTest(Case):
                 return runner.run(row, CLIENT + " --scan")
             finally:
                 runners.append(runner)
-        rows = [row for row in parse_rows(ROWS)       # where nobody waits for the compiler
-                if "| $D" not in row.script and "mkfifo" not in row.script]
-        for row, outcome in zip(rows, side_by_side(ask, rows, 4)):
+        rows = [row for row in rows if "| $D" not in row.script and "mkfifo" not in row.script]
+        return zip(rows, side_by_side(ask, rows, 4))
+
+    def test_rows_by_files(self):
+        """It knows which way a command goes by files, and the reason where it does not."""
+        rows = [by_files(row) for row in rows_for_here()    # but what only preprocessing tells
+                if "closing.sh" not in row.script]
+        for row, outcome in self.ask_about(rows):
             with self.subTest(row.script, where=row.where):
-                texts = {"remote": "is distributed: ", "again": "is distributed: "}
+                text = {"remote": "goes by files: ", "again": "goes by files: "}.get(row.where)
+                for where, reason, pattern in FILES_HERE:
+                    if re.search(pattern, row.script) and where != "again":
+                        text = "(runs here: |goes by text ).*" + reason
+                        break
                 if ">" not in row.script:
-                    self.check(outcome.result,
-                               texts.get(row.where, "(is distributed|runs here): "))
+                    self.check(outcome.result, text)
                 self.assertNotIn("Traceback", outcome.log)
                 self.assertNotIn("internal error", outcome.log)
 
@@ -3914,8 +3969,8 @@ class ScanTableTest(Case):
         """Sources that are there, and such as are not; in all languages."""
         commands = [re.split(r"  +", line, maxsplit=1) for line in SCANS.strip().splitlines()]
         commands = [(words[0].split(), "^runs here: " if words[1:2] and words[1][:6] == "local:"
-                     else "^(is distributed|runs here): ") for words in commands]
-        commands += [(["gcc", "-c", "a" + suffix], "^is distributed: ")
+                     else "^(goes by text |runs here: )") for words in commands]
+        commands += [(["gcc", "-c", "a" + suffix], "^goes by text ")
                      for suffix in distcc.LANGUAGE_OF_SUFFIX]
         commands += [(["gcc", "-c", name], "^runs here: ")
                      for name in ("missing.i", "locked", "pipe.i", "directory.c", "", "@zero",
@@ -3966,6 +4021,212 @@ class NeverServedTest(SystemCase):
             with self.subTest(name=name):
                 self.assertFalse(distccd.compiler_name_allowed(name, []))
                 self.assertTrue(distcc.is_never_served(name))
+
+
+# -------------------------------------------------------------------------------------------
+# Jobs by files: the same table, and commands that can be distributed by files alone
+# ROWS_BY_FILES FILES_HERE by_files rows_for_here check_way_by_files ByFilesUnprivilegedTest
+# -------------------------------------------------------------------------------------------
+
+SOURCES.update({
+    "prof.c": "static int f(int a) { return a > 3 ? a * 2 : a; }\n"
+              "int main(void) { int s = 0; for (int i = 0; i < 9; i++) s += f(i); return !s; }\n",
+    "train.sh": "mkdir o; $1 $3 -c prof.c -o $2; $1 $3 $2 -o p; ./p; rm p $2\n"
+                "test -f default.profraw && llvm-profdata merge *.profraw -o default.profdata\n",
+    "lambda.cc": "#include <cassert>\ntemplate <class T> struct Task { T t; int run(int n) "
+                 "{ assert(n > 0); return t(n); } };\n"
+                 "template <class T> Task<T> make(T t) { return Task<T>{t}; }\n"
+                 "int go(int n) { return  make([](int i) { return i; }).run(n); }\n",
+    "lines.cc": "inline int here(int a = 0, int line = __builtin_LINE()) { return line + a; }\n"
+                "#define LOG(a, b, c) ((a) + (b) + (c))\n"
+                "int f(int p) {\n  return LOG(p,\n      here(1),\n      here(2));\n}\n",
+    "emptybody.c": "int f(int a)\n{\n  if (a);\n  return 0;\n}\n",
+    "swap.c": "#define SWAP(a,b) t = a; a = b; b = t\n"
+              "int f(int c,int x,int y){int t=0; if (c) SWAP(x,y); return x-y+t;}\n",
+    "multi.c": "#define MULTI(y,x) \\\n  do { \\\n    char *p_ = x; \\\n    y = p_; \\\n"
+               "  } while (0)\nint f(int a) {\n  int k;\n  MULTI(k, a);\n  return k;\n}\n",
+    "hint.cc": "#include <cstddef>\n\nint a;\nint b;\nstd::vector<int> v;\n",
+    "warns.s": "\t.text\n\t.warning \"hi\"\nf: ret\n",
+    "given.c": "int a = A;\n",
+    "fifo.c": "#include \"p.h\"\nint a = A;\nconst char *d = __DATE__;\n",
+    "stamped.c": "#include \"unit.h\"\nint a = MOST;\nconst char *t = __TIMESTAMP__;\n",
+})
+
+# As in ROWS; `-` in the first field: by text it may go as it likes.
+ROWS_BY_FILES = r"""
+# What is made beside the object
+-       $D gcc -c main.c warn.c late.c
+-       $D clang -Iinc -O1 -c main.c use.c
+-       $D gcc --coverage -O1 -c main.c -o out.o
+-       $D clang --coverage -c main.c
+-       $D g++ -O2 -save-temps -c main.cc
+-       mkdir o; $D gcc -save-temps=obj -g -c main.c -o o/x.o
+-       $D clang -save-temps -c main.c
+-       $D gcc -g -gsplit-dwarf -MD -c main.c
+-       $D clang -g -gsplit-dwarf -MMD -c main.c -o x.o
+-       $D gcc -O2 -fdump-tree-optimized -fdump-ipa-inline -fstack-usage -c main.c
+-       $D gcc -g -Wa,-ahlmsd=main.lst -c main.c
+-       $D gcc -O2 -fopt-info=opt.txt -c main.c
+-       $D gcc -fcallgraph-info -aux-info x.txt -c main.c
+-       $D clang -O2 -fsave-optimization-record -g -c main.c
+-       $D clang --serialize-diagnostics x.dia -Wall -c warn.c
+# What is read beside the source
+-       sh train.sh gcc prof.o -fprofile-generate; $D gcc -O2 -fprofile-use -c prof.c
+-       sh train.sh gcc o/x.o --coverage; $D gcc -fbranch-probabilities -c prof.c -o o/x.o
+-       sh train.sh gcc prof.o -fprofile-generate=d; $D gcc -O2 -fprofile-use=d -c prof.c
+-       sh train.sh clang x.o -fprofile-instr-generate; $D clang -fprofile-instr-use -c prof.c
+-       $D gcc -O2 -fprofile-use -Wmissing-profile -c prof.c
+-       $D gcc -O1 pre.h; $D gcc -O1 -Winvalid-pch -c pch.c
+-       $D g++ -x c++-header pre.h -o pre.h.gch; $D g++ -include pre.h -c main.cc
+-       gcc -O1 pre.h; $D gcc -O2 -Winvalid-pch -c pch.c
+-       $D clang -x c-header pre.h -o pre.pch; $D clang -include-pch pre.pch -c pch.c
+-       $D clang -fsanitize=address -fsanitize-ignorelist=map.txt -c main.c
+-       $D clang -fsanitize=address -fsanitize-ignorelist=none.txt -c main.c
+-       $D gcc -g -c reads.c reads.S
+-       $D gcc -O2 @nest.rsp main.c
+-       echo '"@words.rsp" -g' >x.rsp; $D clang @x.rsp -c main.c
+# Options
+-       $D gcc -O2 -flto -ffat-lto-objects -g -frandom-seed=a/b.o -c main.c
+-       $D g++ -O2 -flto=auto -frandom-seed=7 -c main.cc
+-       $D clang -flto=thin -O2 -c main.c
+-       $D gcc -frandom-seed=a/b.o --coverage -c main.c
+-       $D gcc -fmin-function-alignment=16 -c main.c
+-       $D clang -fmin-function-alignment=16 -c main.c
+-       $D gcc -fno-such-option -Wno-such-warning -c main.c
+-       $D gcc -fdiagnostics-format=json -Wall -c warn.c
+-       $D clang -fdiagnostics-format=msvc -Wall -c warn.c
+-       $D gcc -march=native -g -O2 -c main.c
+-       $D clang -march=native -g -c main.c
+-       $D gcc -grecord-gcc-switches -march=native -S main.c
+-       $D gcc -fanalyzer -Wall -c warn.c
+-       $D gcc -g3 -O2 -Wall -c main.c
+-       $D clang++ -g -O2 -Wall -c library.cc
+-       $D g++ -g -O1 -Wall -c library.cc
+-       touch -d @1000000000 stamped.c; $D clang -g -c stamped.c
+# Columns, lines and macros that text does not keep
+-       $D clang++ -std=c++17 -O2 -c lambda.cc
+-       $D clang++ -O1 -c lines.cc
+-       $D clang -Werror -c emptybody.c
+-       $D gcc -Wall -pedantic -Werror -c swap.c
+-       $D gcc -c multi.c
+-       $D g++ -c hint.cc
+-       $D gcc -c warns.s
+-       echo '#define A 1' | $D gcc -include /dev/stdin -c given.c
+-       mkfifo p.h; echo '#define A 1' >p.h & SOURCE_DATE_EPOCH=1 $D gcc -c fifo.c; wait
+-       for i in 1 2 3 4 5; do rm -f *.d *.o; $D gcc -MD -c main.c; find *.d -newer main.o; done
+-       c=GEORGIAN-PS; localedef -i ka_GE -f $c ./l.$c; LOCPATH=. LC_ALL=l.$c $D gcc -c main.c
+# Another machine's code
+-       $D aarch64-linux-gnu-gcc -O2 -g -Wall -MD -c main.c
+-       $D aarch64-linux-gnu-gcc -c warn.c -Wall -Wextra
+-       $D aarch64-linux-gnu-gcc -flto -frandom-seed=1 -c main.c
+-       $D aarch64-linux-gnu-gcc -S -O2 -fstack-usage main.c
+-       $D aarch64-linux-gnu-gcc -c code.s
+-       $D aarch64-linux-gnu-gcc -c syntax.c
+-       $D aarch64-linux-gnu-g++ -O2 -g -c main.cc
+-       $D aarch64-linux-gnu-g++ -std=c++17 -Wall -c library.cc
+-       $D clang --target=aarch64-linux-gnu -O2 -g -c main.c
+"""
+
+# Which rows do not go by files: by text (`remote`), not at all, or in vain (`again`); what the
+# client gives as its reason; and a pattern of their command lines.
+FILES_HERE = [
+    # a compiler that is a script has no list of files: by text
+    ("local", "the preprocessor failed", "closing.sh.*noheader"),
+    ("remote", "is a script", r"(closing|wrapper)\.sh gcc;"),
+    ("remote", "LOCPATH is set", "LOCPATH="),
+    # nothing that another machine could make
+    ("local", "no object is made", r"\$D \S+ (.* )?(-E|-MM?|--preprocess|-fsyntax-only|'-###'"
+     r"|--help|--version|-dumpmachine|-print-prog-name=as|--analyze)( |$)"),
+    ("local", "the command links", r"gcc( -o main\.o| main\.c -o program|.* -o none/x warn\.c)?$"),
+    ("local", "no source", r"\$D gcc -c( -x\.c)?$"),
+    ("local", "both -c and -S", " -c -S "),
+    ("local", "no source of a known language", r"--def NAME| -- -c |main\.c ''$|gcc -c inc$"
+     r"|main\.c other\.o$|main\.a|map\.txt$|dir\.c/|-x none-such|-x f95|-x ada|\$D (sh|env) "),
+    ("local", "lacks its argument", r" (-o|-MF|-I|-include|-x|-Xassembler|--param)$"),
+    ("local", "several outputs", "-o a.o -o b.o"),
+    ("local", "the output is standard output", "-o (-|'')$"),
+    ("local", "standard input", " -c - <"),
+    ("local", "the @files hold too much", "@loop"),
+    ("local", "cannot be read", r"@none\.rsp"),
+    ("local", "a configure probe", "conftest"),
+    ("local", "it tells of this machine or this run", r" (-MJ x\.json|-time=x\.txt|-freport-bug|-v"
+     r"|-H|-Q|-ftime-report|-fmem-report|-fstats|-ftime-trace|-fproc-stat-report=x\.csv) "),
+    ("local", "it uses modules", " -fmodules | -fmodule-header |=-fmodules-ts|-fmodules-ts "),
+    ("local", "it runs or loads other programs", " -fplugin| -iplugindir| -specs| -wrapper| -B"
+     "| --prefix| -load "),
+    ("local", "it gives names another meaning", " -working-directory|-ivfsoverlay"),
+    ("local", "is set", "^(COMPILER_PATH|GCC_EXEC_PREFIX|GCC_COMPARE_DEBUG"
+     "|GCC_EXTRA_DIAGNOSTIC_OUTPUT|CCC_OVERRIDE_OPTIONS)="),
+    # what only a compiler that runs here can say, read or write
+    ("local", "where it looks for headers", "-mno-such-option"),
+    ("local", "No such file", r"nosuch\.[cs]"),
+    ("local", "Permission denied", "chmod 000"),
+    ("local", "not a regular file", r"mkfifo p\.h"),
+    ("local", "not a plain file", r"/dev/(null|stdin|stdout)|mkfifo|mkdir (d|main)\.[ciso]"
+     r"|ln -s \S+ (main|syntax|x)\.[ods]|-c dir\.c$"),
+    ("local", "no such directory", r"none/(main|x)\.|map\.txt/"),
+    ("local", "source and output", r"-o (\./)?main\.c$|-S code\.s$"),
+    # it is tried there
+    ("again", "written over", r"-aux-info main\.c|ln syntax\.s"),
+    ("again", "not writable", r"chmod 444 \w+\.[ds]"),
+    ("again", "cannot be written", "chmod 555 out"),
+    ("again", "no reason of its own", "-x c -x none"),
+    ("again", "want of a file", r"gcc -c main\.c use\.c$|(?<!-MG -MD -c )noheader\.c|gcc -c reads\.s"
+     r"|-fauto-profile|CPLUS_INCLUDE_PATH=inc \S+ gcc -c|none\.h|printf 'v\\r|DEPENDENCIES\w*= "),
+]
+
+
+def by_files(row):
+    """Return the Row for the same command by files, marked so: nothing may differ."""
+    where = "remote"
+    for other, reason, pattern in FILES_HERE:
+        if re.search(pattern, row.script):
+            where = other
+            break
+    return Row(where, row.marks & {"tty", "nobody"} | {"files"}, row.script)
+
+
+def rows_for_here():
+    """Return the rows of both tables, but for those whose cross compiler is not installed."""
+    return [row for row in parse_rows(ROWS) + parse_rows(ROWS_BY_FILES)
+            if "aarch64-linux-gnu-" not in row.script
+            or shutil.which(re.search(r"\$D (\S+)", row.script).group(1))]
+
+
+def check_way_by_files(row, outcome):
+    """Return what is wrong with the way that a Row by files went: by text, or here for another
+    reason than the table says."""
+    for where, reason, pattern in FILES_HERE:
+        if re.search(pattern, row.script):
+            kept = re.search("(runs here|goes by text): .*" + reason, outcome.log)
+            return [] if kept else ["not because: " + reason]
+    good = " by files on " in outcome.log and " goes by text" not in outcome.log
+    return [] if good else ["does not go by files"]
+
+
+class ByFilesUnprivilegedTest(Case):
+    """Jobs by files where neither the daemon nor the client has privileges."""
+
+    @unittest.skipUnless(os.geteuid() == 0, "all other tests are run without privileges")
+    def test_rows(self):
+        """Some rows of each kind leave what a plain compile leaves."""
+        os.chmod(self.dir, 0o755)
+        rows = [by_files(row) for row in rows_for_here()]
+        rows = [row for row in rows if row.where == "remote" and "chmod" not in row.script]
+        rows = [row._replace(marks=row.marks | {"nobody"}) for row in rows[::len(rows) // 36]]
+        daemon = self.daemon("--jobs", "4", prefix=as_nobody([]))
+        runners = [RowRunner(self.path("worker%d" % number), daemon.host) for number in range(2)]
+
+        def check(row):
+            runner = runners.pop()
+            try:
+                return runner.check_way(row, runner.run(row, ""))
+            finally:
+                runners.append(runner)
+        for row, (outcome, complaints) in zip(rows, side_by_side(check, rows, 2)):
+            with self.subTest(row.script):
+                self.assertFalse(complaints, "\n".join([row.script] + complaints + [outcome.log]))
+        self.assertGreater(len(rows), 30)
 
 
 # -------------------------------------------------------------------------------------------
@@ -4413,7 +4674,7 @@ class ScannerTest(Case):
         self.assertEqual((shown.status, shown.stderr), (0, b""))
         lines = shown.stdout.decode().splitlines()
         self.assertEqual(len(lines), 3)
-        self.assertRegex(lines[0], r"^is distributed: a\.c .* a\.o$")
+        self.assertRegex(lines[0], r"^goes by text \(.*\): a\.c .* a\.o$")
         self.assertRegex(lines[1], r"^preprocessed here: +gcc -E .*-DX.* a\.c$")
         self.assertRegex(lines[2], r"^compiled there: +gcc -O2 .* -o a\.o$")
         self.assertNotIn("-DX", lines[2])
@@ -7741,11 +8002,19 @@ class ProgramsTest(ProbeCase):
         self.assertEqual(answer.status, 0, answer)
         tree = self.gcc().file("/w/split", b"-O2 -fpl'ug'i\\n=x").file(
             "/w/nested", b"-O2\n@words\n").file("/w/words", b"-O2 '-fplugin=/w/x.so'")
-        tree.file("/w/good", b"-O2 -Wall\n").link("/w/alias", "words")
+        tree.file("/w/good", b"-O2 @more '@/w/more'\n").link("/w/alias", "words")
+        tree.file("/w/more", b"-Wall\n@more2").file("/w/more2", b"-g -I@none")
+        tree.file("/w/inside", b"-O2 -I@words").file("/w/inside2", b"-O2 -'I@words'")
+        tree.file("/w/list", b"-Wp,-O2,-fplugin=x")
+        tree.file("/w/chain", b"@alias").file("/w/deep", b"-O2 @../w/chain")
+        tree.file("/w/a b", b"-fplugin=x").file("/w/odd", b"@'a b'").file("/w/odd2", b"'@a b'")
+        tree.file("/w/odd3", b"\"\"@words").file("/w/odd4", b"\\@words -O2")
         for words in (["-fplugin=x"], ["-specs=x"], ["--specs=x"], ["-specs", "x"], ["-B."],
                       ["-wrapper", "x,y"], ["-fpass-plugin=x"], ["-Xclang", "-load"], ["@words"],
                       ["-fmodule-mapper=|x"], ["@/w/words"], ["@nested"], ["@alias"],
-                      ["@../w/words"], ["@split"], ["-iplugindir=x"], ["-Xclang", "-plugin"]):
+                      ["@../w/words"], ["@split"], ["@chain"], ["@deep"],
+                      ["@inside"], ["@inside2"], ["@list"], ["-I@words"], ["-I", "@words"],
+                      ["-Wp,-fplugin=x"], ["-Wp,@words"], ["@odd"], ["@odd2"], ["@odd3"], ["@odd4"], ["-iplugindir=x"], ["-Xclang", "-plugin"]):
             with self.subTest(words=words):
                 self.check_refusal(daemon, tree, *words, text="not allowed", code=101)
         answer = ask_files(daemon, ["gcc", "-c", "a.c", "@good"], tree)
@@ -7791,6 +8060,282 @@ class NoRootTest(FilesCase):
             self.assertIn(b"cache directory " + self.path(name).encode(), ended.stderr)
         for words in (["--cache-size", "x"], ["--cache-size", "-1"], ["--cache-size", "5Q"]):
             self.assertEqual(run(PYTHON + [SERVER, "--no-detach"] + words).status, 101)
+
+
+# -------------------------------------------------------------------------------------------
+# Jobs by files: both together
+# TogetherCase StaleJobsTest
+# -------------------------------------------------------------------------------------------
+
+class TogetherCase(FilesCase):
+    """A FilesCase with a directory `w`, in which a real client has compilers run by files, and
+    what they leave is compared with what they leave when they run plainly."""
+
+    def setUp(self):
+        """Write a source with its headers."""
+        super().setUp()
+        self.where = self.path("w")
+        self.log = self.path("log")
+        os.makedirs(self.path("w/i"))
+        os.mkdir(self.path("w/other"))
+        self.write("w/a.c", '#include "h.h"\n#include <d.h>\n#include "way/l.h"\n'
+                   "int a = H + D + L;\n")
+        self.write("w/h.h", "#define H 1\n")
+        self.write("w/j/d.h", "#define D 10\n")
+        self.write("w/k/1.h", "#define L 100\n")
+        self.write("w/k/2.h", "#define L 200\n")
+        self.write("w/other/l.h", "#define L 300\n")
+        os.symlink("k", self.path("w/way"))
+        os.symlink("1.h", self.path("w/k/l.h"))
+
+    COMPILE = ["gcc", "-g", "-Ii", "-Ij", "-c", "a.c"]
+
+    def settings_by_files(self, hosts, **changes):
+        """Return the environment of a client that writes its messages to a file."""
+        settings = {"DISTCC_WAY": None, "DISTCC_VERBOSE": "1", "DISTCC_LOG": self.log,
+                    "XDG_CACHE_HOME": self.path("memory"), "LC_ALL": "C"}
+        settings.update(changes)
+        return self.environment(hosts, **settings)
+
+    def start(self, words, hosts, *prefix, **changes):
+        """Start a client; return the process. prefix: words before its command."""
+        process = subprocess.Popen(
+            [*prefix, CLIENT, *words], cwd=self.where, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            env=self.settings_by_files(hosts, **changes))
+        self.addCleanup(process.communicate)
+        self.addCleanup(kill_group, process.pid)
+        return process
+
+    def snapshot(self):
+        """Return all files in `w`."""
+        return take_snapshot(self.where)
+
+    def compile(self, words, hosts, way="files", **changes):
+        """Run a command through the client, and plainly in the same directory; check that both
+        leave the same, and by which way it went: `files`, `text`, `here`. Return the log."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.log)
+        before = self.snapshot()
+        result = run([CLIENT, *words], self.where, self.settings_by_files(hosts, **changes))
+        got = self.snapshot()
+        for name in set(got) - set(before):
+            os.unlink(os.path.join(os.fsencode(self.where), name))
+        plain = run(words, self.where, changed_environment(dict(changes, LC_ALL="C")))
+        log = self.read("log").decode() if os.path.exists(self.log) else ""
+        self.assertEqual((result.status, result.stdout, result.stderr),
+                         (plain.status, plain.stdout, plain.stderr), log)
+        self.assertEqual(got, self.snapshot(), log)
+        went = "here" if " runs here: " in log or "running here: " in log else \
+            "files" if " by files on " in log else "text" if "] there: " in log else "nowhere"
+        self.assertEqual(went, way, log)
+        return log
+
+    def settle(self):
+        """Let all files be old enough to be trusted by their times."""
+        newest_ns = max(os.lstat(os.path.join(top, name)).st_ctime_ns
+                        for top, directories, names in os.walk(self.dir)
+                        for name in directories + names)
+        wait_until(lambda: time.time_ns() - newest_ns > distcc.YOUNG_NS, "the clock to move on")
+
+    def replace(self, name, text, in_place=True):
+        """Put other content into a file of w, of the same size and time."""
+        before = os.stat(self.path(name))
+        path = self.write(name if in_place else name + ".new", text)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.rename(path, self.path(name))
+        self.assertEqual(os.stat(self.path(name)).st_size, before.st_size)
+
+
+class StaleJobsTest(TogetherCase):
+    """Whatever happens to files between two jobs, each job gives what a plain compile gives."""
+
+    def relink(self, name, target):
+        """Turn a link elsewhere."""
+        os.unlink(self.path(name))
+        os.symlink(target, self.path(name))
+
+    def generate(self, value):
+        """Write a header as a build does that has just made its generator."""
+        self.write("w/j/made.h", "#define M %d\n" % value)
+
+    def steps(self):
+        """Return what happens, one after the other."""
+        return (
+            lambda: self.write("w/h.h", "#define H 2\n#include \"h2.h\"\n"),    # not there yet
+            lambda: self.write("w/h2.h", "int h2;\n"),
+            lambda: self.replace("w/h2.h", "int h3;\n"),
+            lambda: self.replace("w/h2.h", "int h4;\n", in_place=False),
+            lambda: self.replace("w/j/d.h", "#define D 20\n"),
+            lambda: self.write("w/i/d.h", "#define D 30\n"),
+            lambda: os.unlink(self.path("w/i/d.h")),
+            lambda: self.write("w/d.h", "#define D 1000\n"),        # which <d.h> does not find
+            lambda: self.relink("w/k/l.h", "2.h"),
+            lambda: self.relink("w/way", "other"),
+            lambda: self.relink("w/way", "k"),
+            lambda: self.write("w/h.h", "#define H 3\n#include <d.h>\n#include <made.h>\n"),
+            lambda: self.generate(1),
+            lambda: self.generate(2),
+            lambda: self.generate(3),
+            lambda: os.unlink(self.path("w/j/made.h")),
+            lambda: self.write("w/a.c", "#include <made.h>\nint a = M;\n"),
+            lambda: self.write("w/i/made.h/no.h", ""),              # a directory is passed over
+            lambda: self.generate(4))
+
+    def generate(self, value):
+        """Write a header as a build does that has just made its generator."""
+        self.write("w/j/made.h", "#define M %d\n" % value)
+
+    def check_steps(self, settled):
+        """Compile after each step, and once more. settled: whether the memory may rely on the
+        times of files, as they are old enough."""
+        daemon = self.serve_files()
+        self.compile(self.COMPILE, daemon.host)
+        for number, change in enumerate(self.steps()):
+            if settled:
+                self.settle()
+                self.compile_as_it_goes(daemon)
+            change()
+            with self.subTest(number=number):
+                for _ in range(2 - settled):
+                    self.compile_as_it_goes(daemon)
+
+    def compile_as_it_goes(self, daemon):
+        """Compile; a failure for want of a header is repeated here."""
+        plain = run(self.COMPILE, self.where, changed_environment({"LC_ALL": "C"}))
+        self.compile(self.COMPILE, daemon.host, "here" if plain.status else "files")
+
+    def test_settled(self):
+        """Headers edited; replaced by others of their size and time; removed; hidden by new ones
+        before them; reached by links that turn elsewhere; generated; all after a rest."""
+        self.check_steps(True)
+
+    def test_at_once(self):
+        """The same, each within the grain of the file system's clock."""
+        self.check_steps(False)
+
+    def test_compiler(self):
+        """The compiler is upgraded, in place and by a link, and another assembler comes first."""
+        daemon = self.serve_files()
+        self.write("w/plain.c", "int plain;\n")
+        version, machine = (run(["gcc", word]).stdout.decode().strip()
+                            for word in ("-dumpversion", "-dumpmachine"))
+        own = self.path("opt/lib/gcc/%s/%s/cc1" % (machine, version))
+        driver = self.path("opt/bin/gcc")
+        for path, origin in ((own, run(["gcc", "-print-prog-name=cc1"]).stdout.decode().strip()),
+                             (driver, shutil.which("gcc"))):
+            os.makedirs(os.path.dirname(path))
+            shutil.copy(origin, path)
+        words = ["gcc", "-c", "plain.c"]
+        path = self.path("opt/bin") + ":" + os.environ["PATH"]
+        found = run(["gcc", "-print-prog-name=cc1"], env=changed_environment({"PATH": path}))
+        self.assertEqual(os.path.realpath(found.stdout.decode().strip()), own)
+        for _ in range(2):
+            self.settle()
+            self.compile(words, daemon.host, PATH=path)
+        with open(own, "r+b") as stream:
+            before = os.fstat(stream.fileno())
+            mark = run(["gcc", "--version"]).stdout.split(b"\n")[0].split(b") ")[-1]
+            content = stream.read()
+            stream.seek(0)
+            stream.write(content.replace(mark, b"X" * len(mark)))
+        os.utime(own, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.compile(words, daemon.host, PATH=path)
+        with open(self.path("w/plain.o"), "rb") as stream:
+            self.assertIn(b"X" * len(mark), stream.read())
+        os.rename(driver, driver + "-old")
+        os.symlink(shutil.which("gcc"), driver)
+        self.compile(words, daemon.host, PATH=path)
+        os.unlink(driver)
+        os.symlink(shutil.which("clang"), driver)
+        self.compile(words, daemon.host, PATH=path)
+        os.unlink(driver)
+        self.write("opt/bin/as", "")
+        shutil.copy(shutil.which("aarch64-linux-gnu-as") or "/bin/false", self.path("opt/bin/as"))
+        os.chmod(self.path("opt/bin/as"), 0o755)
+        plain = run(words, self.where, changed_environment({"PATH": path}))
+        self.assertNotEqual((plain.status, plain.stderr), (0, b""))
+        result = run([CLIENT, *words], self.where, self.settings_by_files(daemon.host, PATH=path))
+        self.assertEqual(result.status, plain.status, self.read("log"))
+
+    def memories(self):
+        """Return the paths of all files in the client's memory."""
+        return [os.path.join(top, name) for top, _, names in os.walk(self.path("memory"))
+                for name in names]
+
+    def test_memory_damaged(self):
+        """Cut, garbled, emptied, of another version, in part or whole, a directory, unreadable
+        and full of other files: the memory is begun anew, without a word."""
+        daemon = self.serve_files()
+        self.settle()
+        self.compile(self.COMPILE, daemon.host)
+        dice = random.Random(7)
+
+        def flip(data):
+            """Return data with some bits turned."""
+            changed = bytearray(data)
+            for _ in range(5):
+                changed[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+            return bytes(changed)
+        other = marshal.dumps((2, "of another version"))
+        damages = (lambda data: data[:len(data) // 2], lambda data: b"", flip, flip, flip,
+                   lambda data: data[:-1], lambda data: data + data, lambda data: b"x" * 5000,
+                   lambda data: distccd.digest_of(other) + other, lambda data: data[64:])
+        for number, damage in enumerate(damages):
+            with self.subTest(damage=number):
+                paths = [path for path in self.memories() if not path.endswith(".lock")]
+                self.assertGreater(len(paths), 1)
+                for path in paths:
+                    with open(path, "rb") as stream:
+                        data = stream.read()
+                    with open(path, "wb") as stream:
+                        stream.write(damage(data or b"x"))
+                self.assertNotIn("warning", self.compile(self.COMPILE, daemon.host))
+        for path in paths:
+            os.unlink(path)
+            os.mkdir(path)
+        self.assertNotIn("warning", self.compile(self.COMPILE, daemon.host))
+
+    def test_memory_out_of_reach(self):
+        """Where there is no home, or others may write to the memory, it is kept elsewhere."""
+        daemon = self.serve_files()
+        self.write("file", "")
+        os.mkdir(self.path("open/distcc.py"))
+        os.chmod(self.path("open/distcc.py"), 0o777)
+        for cache in (self.path("file/cache"), self.path("open"), "/proc/none"):
+            with self.subTest(cache=cache):
+                self.compile(self.COMPILE, daemon.host, XDG_CACHE_HOME=cache)
+
+    def test_many_at_once(self):
+        """So many clients with an empty memory, and each of them makes the right object."""
+        daemon = self.serve_files("--jobs", "4")
+        count = 32
+        for number in range(count):
+            self.write("w/%d.c" % number, '#include "h%d.h"\n#include "a.c"\n' % (number % 8))
+            self.write("w/h%d.h" % (number % 8), '#include "h.h"\nint h%d;\n' % (number % 8))
+        jobs = [["gcc", "-g", "-Ii", "-Ij", "-c", "%d.c" % number] for number in range(count)]
+        clients = [self.start(words, daemon.host + "/32") for words in jobs]
+        for client in clients:
+            stdout, stderr = client.communicate(timeout=PATIENCE_S)
+            self.assertEqual((client.returncode, stdout, stderr), (0, b"", b""))
+        got = self.snapshot()
+        side_by_side(lambda words: run(words, self.where), jobs, 2)
+        self.assertEqual(got, self.snapshot())
+        self.assertEqual(self.read("log").decode().count(" by files on "), count)
+
+    def test_killed_at_any_moment(self):
+        """A client that is killed while it writes its memory leaves none that misleads."""
+        daemon = self.serve_files()
+        for number in range(24):
+            shutil.rmtree(self.path("memory"), ignore_errors=True)
+            self.write("w/h.h", "#define H %d\n" % number)
+            client = self.start(self.COMPILE, daemon.host)
+            time.sleep(number * 0.006)
+            kill_group(client.pid)
+            client.communicate()
+            self.compile(self.COMPILE, daemon.host)
+        self.assertEqual([path for path in self.memories() if ".lock" not in path
+                          and os.path.getsize(path) == 0], [])
 
 
 # -------------------------------------------------------------------------------------------
@@ -8985,6 +9530,364 @@ class HostWordsTest(ClientFaultCase):
                     self.assertNotIn(b"\x1b", result.stderr)
                 self.assertEqual([len(self.warnings(result)) for result in results], [2, 2, 1])
         self.check_nothing_left()
+
+
+# -------------------------------------------------------------------------------------------
+# Jobs by files: volunteers that lie, have another compiler, or do none
+# FilesVolunteer NotTrustedTest OtherHostsTest
+# -------------------------------------------------------------------------------------------
+
+class FilesVolunteer(Volunteer):
+    """A scripted volunteer by files: script(request) -> (bytes, ending), as Volunteer has it.
+
+    request: {token: [bodies]}; requests: how many came by files, by_text: the others."""
+
+    def __init__(self, script):
+        super().__init__(script)
+        self.requests = self.by_text = 0
+
+    def serve(self, connection):
+        """Serve one connection."""
+        with connection, contextlib.suppress(OSError, ValueError):
+            request = read_files_request(connection)
+            if request is None:
+                self.by_text += 1
+            else:
+                self.requests += 1
+            data, ending = self.script(request)
+            connection.sendall(data)
+            while ending == "stall" and connection.recv(1 << 16):
+                pass
+            if ending == "reset":
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif ending == "give":              # what was asked for may come
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
+
+
+def read_files_request(connection):
+    """Read a request by files to its end; return {token: [bodies]}; None for one by text."""
+    request = collections.defaultdict(list)
+    stream = connection.makefile("rb")
+    while b"SENT" not in request:
+        header = stream.read(12)
+        token, number = header[:4], int(header[4:], 16)
+        if token == b"DIST" and number != 64:
+            return None
+        has_body = token not in (b"DIST", b"FLAG", b"ARGC", b"ENVC", b"UMSK", b"SENT")
+        request[token].append(stream.read(number) if has_body else number)
+    return request
+
+
+def pack_results(*files, status=0, messages=b"", note=b"places=4 taken=0", version=64):
+    """Return the bytes of an answer by files; files: (path, mode, content or packet)."""
+    parts = [packet(b"DONE", version), packet(b"STAT", status), packet(b"SERR", messages),
+             packet(b"SOUT"), packet(b"NOTE", note), packet(b"FILC", len(files))]
+    for path, mode, *content in files:
+        parts += [packet(b"NAME", os.fsencode(path)), packet(b"MODE", mode)]
+        parts += [each if each[:4] in (b"DATA", b"ZDAT") else packet(b"DATA", each)
+                  for each in content]
+    return b"".join(parts)
+
+
+class NotTrustedTest(TogetherCase):
+    """Whatever a volunteer answers to a job by files: nothing is written but by the compiler
+    that then runs here, and one warning names the volunteer and what is wrong."""
+
+    def setUp(self):
+        """Plant links and files that a volunteer might wish to reach."""
+        super().setUp()
+        self.write("victim", "mine\n")
+        self.write("w/Makefile", "all:\n")
+        self.write("w/apple.sh", "exit\n")
+        self.write("w/a.h", "#define A\n")
+        self.write("w/map.txt", "int map;\n")
+        self.write("home/.profile", "true\n")
+        os.symlink("../victim", self.path("w/a.su"))
+        os.symlink("../home", self.path("w/a.d"))
+        os.symlink("none", self.path("w/a.gcno"))
+        os.mkdir(self.path("w/a.dump"))
+        with open("/etc/passwd", "rb") as stream:
+            self.passwd = distccd.digest_of(stream.read())
+
+    # What `gcc` is told: words that name files, of which a volunteer might take advantage.
+    WORDS = ["gcc", "-g", "-I", ".", "-I", "..", "-Ii", "-Ij", "-DROOT=/", "-DHOME=%s",
+             "-include", "map.txt", "-MMD", "-MF", "deps", "-c", "a.c", "-o", "a.o"]
+
+    def words(self):
+        """Return the command."""
+        return [word.replace("%s", self.dir) for word in self.WORDS]
+
+    def check_rows(self, rows, warnings=1):
+        """Have a volunteer give each answer (name, bytes, ending); check what comes of it."""
+        answer = []
+        volunteer = FilesVolunteer(lambda request: answer)
+        self.addCleanup(volunteer.close)
+        self.assertGreater(len(rows), 4)
+        for name, *answer in rows:
+            self.check_answer(name, volunteer, warnings)
+
+    def check_answer(self, name, volunteer, count=1, **changes):
+        """Check that the job is done here, as if there were no volunteer, after a warning."""
+        for made in ("w/a.o", "w/deps"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path(made))
+        before = take_snapshot(self.dir)
+        with self.subTest(name):
+            log = self.compile(self.words(), volunteer.host, "here", DISTCC_FALLBACK="1",
+                               DISTCC_BACKOFF_PERIOD="0", **changes)
+            self.assertGreater(volunteer.requests, 0)
+            warnings = re.findall(r"\] (warning: .*)", log)
+            self.assertEqual(len(warnings), count, log)
+            for warning in warnings:
+                self.assertRegex(warning, r"^warning: a\.c: %s: .{8,}; running it here$"
+                                 % re.escape(volunteer.host))
+            for made in ("w/a.o", "w/deps"):
+                os.unlink(self.path(made))
+            after = take_snapshot(self.dir)
+            for passing in (b"log", b"tmp", b"memory"):
+                for path in list(before) + list(after):
+                    if path.split(b"/")[0] == passing:
+                        before.pop(path, None)
+                        after.pop(path, None)
+            self.assertEqual(before, after)
+
+    def test_files_that_are_none_of_its_business(self):
+        """Outside of where the command may write, with names that nobody asked for, over headers
+        and sources, through links, removed, with modes of their own."""
+        good = (self.path("w/a.o"), 0o644, b"object")
+        names = ["victim", "w/evil", "w/Makefile", "w/apple.sh", "w/h.h", "w/j/d.h",
+                 "w/a.h", "w/map.txt.h", "w/a.su", "w/a.d", "w/a.d/.profile", "w/a.gcno",
+                 "w/a.dump", "w/a.dump/a.x", "home/.profile", "home/.a", "w/.a", "w/i/a.d",
+                 "w/../w/a.x", "w/./a.x", "w//a.x", "w/a.x/", "w/way/a.x", "w", "w/none/a.x",
+                 "a.o", "../a.x"]
+        paths = [self.path(name) for name in names] + [
+            "a.x", "", "/", "/etc/cron.d/a", "/etc/passwd", "/a.x", "/tmp/a.x", self.path("w/a.\0")]
+        rows = [(path, pack_results(good, (path, 0o644, b"evil\n")), "") for path in paths]
+        rows += [("removes " + path, pack_results((path, 0), good), "") for path in paths[:8]]
+        rows += [("mode %o" % mode, pack_results((good[0], mode, b"object")), "")
+                 for mode in (0o4755, 0o2755, 0o1777, 0o100644, 0xffffffff)]
+        self.check_rows(rows)
+
+    def test_what_a_command_could_have_done(self):
+        """Sources written over, links removed: some command does so, and it had better run
+        here."""
+        good = (self.path("w/a.o"), 0o644, b"object")
+        self.check_rows([(name, pack_results(good, (self.path(name), *change)), "")
+                         for name, *change in (("w/a.c", 0o644, b"evil\n"), ("w/a.c", 0),
+                                               ("w/a.su", 0), ("w/a.d", 0), ("w/a.gcno", 0))],
+                        warnings=0)
+
+    def test_questions(self):
+        """For files that are no part of the job, for ever, for what is no digest."""
+        source = distccd.digest_of(self.read("w/a.c"))
+        own = distccd.digest_of(self.read("victim"))
+        need = packet(b"NEED", source)
+        self.check_rows([
+            ("passwd", packet(b"NEED", self.passwd), "give"),
+            ("another file", packet(b"NEED", own), "give"),
+            ("both", packet(b"NEED", source + own), "give"),
+            ("no digest", packet(b"NEED", source[:-1]), "give"),
+            ("odd digest", packet(b"NEED", b"/" * 64), "give"),
+            ("capitals", packet(b"NEED", source.upper()), "give"),
+            ("for ever", need * 100, "give"),
+            ("too many", packet(b"NEED", source * 200000), "give"),
+            ("a great length", b"NEEDffffffff", "give")])
+
+    def test_sizes_and_cuts(self):
+        """Lengths that lie, contents that are garbled, answers that are cut anywhere, or go on."""
+        path = self.path("w/a.o")
+        text = b"object" * 500
+        packed = zlib.compress(text)
+        whole = pack_results((path, 0o644, text), (self.path("w/deps"), 0o644, b"a.o: a.c\n"))
+        rows = [(name, pack_results((path, 0o644, b"ZDAT%08x" % length + body)), "") for
+                name, length, body in (
+                    ("short", 8 + len(packed), b"%08x" % 10 + packed),
+                    ("long", 8 + len(packed), b"%08x" % 99999 + packed),
+                    ("garbled", 8 + len(packed), b"%08x" % 3000 + packed[::-1]),
+                    ("more behind", 12 + len(packed), b"%08x" % 3000 + packed + b"more"),
+                    ("no length", 8, b"nonsense"), ("less than a length", 4, b"0000"),
+                    ("a sign", 8 + len(packed), b"-0000bb8" + packed),
+                    ("announced huge", 8, b"ffffffff"))]
+        rows += [("cut at %d" % at, whole[:at], "") for at in range(0, len(whole), 211)]
+        rows += [("more", whole + b"x", ""), ("twice", whole + whole, ""),
+                 ("nothing", b"", "reset"), ("reset", whole[:70], "reset"),
+                 ("too many files", whole.replace(b"FILC00000002", b"FILC00010000"), ""),
+                 ("too few files", whole.replace(b"FILC00000002", b"FILC00000001"), ""),
+                 ("one is missing", whole.replace(b"FILC00000002", b"FILC00000003"), ""),
+                 ("a long name", pack_results(("/" + "x" * 5000, 0o644, b"")), ""),
+                 ("a long note", pack_results((path, 0o644, b""), note=b"x" * 5000), ""),
+                 ("no object", pack_results(), ""), ("no digits", b"DONE0000004g", ""),
+                 ("another token", b"DIST00000040", ""), ("text", b"HTTP/1.1 400 Bad\r\n\r\n", ""),
+                 ("a status too large", pack_results(status=0x10000), "")]
+        self.check_rows([row for row in rows if row[1] or row[2]])
+
+    def test_silence(self):
+        """Whether it says nothing, or that it lives, and then nothing: it is given up."""
+        life = packet(b"LIFE", 0)
+        for name, data in (("nothing", b""), ("lives", life * 50), ("half", pack_results()[:40])):
+            volunteer = FilesVolunteer(lambda request, data=data: (data, "stall"))
+            self.addCleanup(volunteer.close)
+            self.check_answer(name, volunteer, DISTCC_IO_TIMEOUT="0.4")
+
+    def test_refusals_and_signals(self):
+        """A refusal, however it is worded, and a compiler that ended by a signal, or failed
+        without a word: the job is done here."""
+        for status, messages in ((110 << 8, b"distccd: no\x1b[31m such\n compiler\n"), (100 << 8, b"")):
+            volunteer = FilesVolunteer(lambda request: (
+                pack_results(status=status, messages=messages), ""))
+            self.addCleanup(volunteer.close)
+            self.check_answer("status %x" % status, volunteer)
+        for status, messages in ((9, b""), (0x8b, b""), (256, b""), (256, b" \n"),
+                                 (137 << 8, b"x\n"), (256, b"cc1: out of memory\n")):
+            with self.subTest(status=status, messages=messages):
+                volunteer = FilesVolunteer(lambda request: (
+                    pack_results(status=status, messages=messages), ""))
+                self.addCleanup(volunteer.close)
+                self.compile(self.words(), volunteer.host, "here")
+
+    def test_codes(self):
+        """Where it is forbidden to run it here, the exit code says what was wrong."""
+        for data, ending, code in ((pack_results(status=110 << 8), "", 110),
+                                   (pack_results(status=107 << 8), "", 107),
+                                   (pack_results()[:30], "", 108),
+                                   (packet(b"NEED", self.passwd), "give", 109),
+                                   (pack_results((self.path("victim"), 0o644, b"")), "", 109),
+                                   (packet(b"LIFE", 0), "stall", 107)):
+            with self.subTest(data=data[:40], code=code):
+                volunteer = FilesVolunteer(lambda request: (data, ending))
+                self.addCleanup(volunteer.close)
+                before = self.snapshot()
+                result = run([CLIENT, *self.words()], self.where, self.settings_by_files(
+                    volunteer.host, DISTCC_IO_TIMEOUT="0.4", DISTCC_BACKOFF_PERIOD="0"))
+                self.assertEqual((result.status, result.stderr, self.snapshot()),
+                                 (code, b"", before), self.read("log"))
+
+
+class OtherHostsTest(TogetherCase):
+    """Volunteers that have another compiler, or do no jobs by files."""
+
+    def log_of(self, words, hosts, way, **changes):
+        """Compile; return the client's log without its first words."""
+        return re.sub(r"(?m)^distcc\[\d+\] ", "", self.compile(words, hosts, way, **changes))
+
+    def serve_with_other(self, program):
+        """Start a daemon that sees another file in the place of gcc's own program."""
+        path = run(["gcc", "-print-prog-name=" + program]).stdout.decode().strip()
+        path = os.path.realpath(shutil.which(path))
+        with open(path, "rb") as stream:
+            other = self.write("other-" + program, stream.read() + b"another")
+        os.chmod(other, 0o755)
+        daemon = self.daemon("--cache-dir", self.path("other-cache-" + program), prefix=[
+            "unshare", "-m", "sh", "-c", 'mount --bind %s %s && exec "$@"' % (other, path), "sh"])
+        self.addCleanup(lambda: self.check_log(daemon.log()))
+        return daemon, path
+
+    @unittest.skipUnless(ROOT, "mounts a file over another")
+    def test_other_compiler(self):
+        """It refuses, and names the file that differs; the job goes to the next host, and while
+        it is left alone none of the kind comes back to it; others do."""
+        good = self.serve_files()
+        for program in ("cc1", "as"):
+            with self.subTest(program=program):
+                other, path = self.serve_with_other(program)
+                hosts = other.host + " " + good.host
+                log = self.log_of(self.COMPILE, hosts, "files")
+                self.assertIn("warning: a.c: %s: refused: distccd: %s differs from the one on this"
+                              " machine; trying another host\n" % (other.host, path), log)
+                self.assertIn("by files on " + good.host, log)
+                log = self.log_of(self.COMPILE, hosts, "files")
+                self.assertNotIn(other.host, log)
+                if program == "cc1":            # as may be started by any compiler
+                    clang = ["clang"] + self.COMPILE[1:]
+                    self.assertIn("by files on " + other.host,
+                                  self.log_of(clang, hosts, "files"))
+                check_jobs(other, 1 + (program == "cc1"))
+
+    @unittest.skipUnless(ROOT, "mounts a file over another")
+    def test_other_compiler_alone(self):
+        """With no other host the job runs here, after one warning in the back-off period; with a
+        period of none it is asked each time; where that is forbidden, the code is 110."""
+        other, path = self.serve_with_other("cc1")
+        self.assertEqual(self.log_of(self.COMPILE, other.host, "here", DISTCC_FALLBACK="1").count(
+            "warning: "), 1)
+        log = self.log_of(self.COMPILE, other.host, "here", DISTCC_FALLBACK="1")
+        self.assertNotIn("warning: ", log)
+        check_jobs(other, 1)
+        for _ in range(2):
+            result = run([CLIENT, *self.COMPILE], self.where, self.settings_by_files(
+                other.host, DISTCC_BACKOFF_PERIOD="0", DISTCC_LOG=None, DISTCC_VERBOSE="0"))
+            self.assertEqual(result.status, 110, result)
+            self.assertIn(path.encode() + b" differs", result.stderr)
+        check_jobs(other, 3)
+
+    def about(self, host):
+        """Return what is remembered of a host."""
+        names = [name for name in os.listdir(os.path.join(self.tmp, "distcc-%d" % UID))
+                 if name.startswith("about-")]
+        self.assertEqual(len(names), 1, names)
+        return self.read("tmp/distcc-%d/%s" % (UID, names[0]))
+
+    @unittest.skipUnless(shutil.which("distccd"), "needs C distcc")
+    def test_c_distccd(self):
+        """The job goes by text, and the next one at once."""
+        host, log = InteropTest.start_c_daemon(self)
+        plain = ["gcc", "-O2", "-Ii", "-Ij", "-c", "a.c"]
+        first = self.log_of(plain, host, "text")
+        self.assertIn("%s does no jobs by files" % host, first)
+        self.assertTrue(self.about(host).startswith(b"text"))
+        second = self.log_of(plain, host, "text")
+        self.assertNotIn("by files", second)
+        self.assertEqual(log().count("COMPILE_OK"), 2, log())
+
+    def test_no_fork(self):
+        """A daemon that cannot make roots says so, and gets the job by text."""
+        daemon = self.daemon("--no-fork")
+        plain = ["gcc", "-O2", "-Ii", "-Ij", "-c", "a.c"]
+        self.assertIn("--no-fork serves jobs by text", self.log_of(plain, daemon.host, "text"))
+        self.assertTrue(self.about(daemon.host).startswith(b"text"))
+        self.assertNotIn("by files", self.log_of(plain, daemon.host, "text"))
+
+    def test_other_versions(self):
+        """Whether it hangs up, or answers with an older version, or with a newer one: text."""
+        refusal = pack_answer(109 << 8, b"distccd: protocol version 64 is not spoken\n")
+        newer = pack_results(version=65, status=109 << 8, messages=b"distccd: 65 is spoken\n")
+        plain = ["gcc", "-O2", "-Ii", "-Ij", "-c", "a.c"]
+        made = run(plain, self.where)
+        self.assertEqual(made.status, 0, made)
+        compiled = self.read("w/a.o")
+        for answer in (b"", refusal, newer):
+            with self.subTest(answer=answer):
+                volunteer = FilesVolunteer(lambda request: (
+                    answer if request else pack_answer(text=compiled), ""))
+                self.addCleanup(volunteer.close)
+                shutil.rmtree(self.path("tmp"))
+                os.mkdir(self.path("tmp"))
+                for jobs in (1, 2):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(self.path("w/a.o"))
+                    log = run([CLIENT, *plain], self.where,
+                              self.settings_by_files(volunteer.host, DISTCC_LOG=None))
+                    self.assertEqual(log.status, 0, log)
+                    self.assertEqual(self.read("w/a.o"), compiled)
+                self.assertEqual(volunteer.requests, 1)
+
+    def test_verbose(self):
+        """DISTCC_VERBOSE=1 tells where the job was done, by which way, how many bytes went each
+        way, how long it took there, and how many files were lacking."""
+        daemon = self.serve_files()
+        first, _, last = (self.log_of(self.COMPILE, daemon.host, "files") for _ in range(3))
+        form = (r"(?m)^a\.c: by files on %s: (\d+) bytes out, (\d+) bytes in, 0\.\d+ s; it says: "
+                r"lacked=(\d+) places=\d+ seconds=[\d.]+ taken=\d+$" % re.escape(daemon.host))
+        numbers = [[int(number) for number in re.search(form, log).groups()]
+                   for log in (first, last)]
+        size = os.path.getsize(self.path("w/a.o"))
+        self.assertGreater(numbers[0][0], 10 * numbers[1][0])
+        for out, back, lacked in numbers:
+            self.assertTrue(size < back < size + 1000, (size, back))
+        self.assertGreater(numbers[0][2], 3)
+        self.assertEqual(numbers[1][2], 0)
 
 
 # -------------------------------------------------------------------------------------------

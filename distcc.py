@@ -5684,8 +5684,9 @@ def distribute_by_files(command, hosts, search, environment):
             text_job = scan_for_text(command.argv, environment)
             return distribute_by_text(text_job, hosts, search, environment)
         try:
-            job = job or prepare_files(command, environment)
+            job = job or prepare_and_connect(command, search, environment)
         except NotByFiles as reason:
+            search.hang_up()
             debug("%s goes by text: %s" % (search.source, reason))
             search.way = "text"
             continue
@@ -5705,6 +5706,21 @@ def distribute_by_files(command, hosts, search, environment):
                 raise
             search.pass_over(fault)
         search.hang_up()
+
+
+IDLE_CONNECTION_S = 5.0         # a volunteer ends one that is silent for long
+
+
+def prepare_and_connect(command, search, environment):
+    """Return what prepare_files() does, and raise the same. The volunteer has 2 ms of work to do
+    for a new connection, so it gets that at the beginning."""
+    import time
+    search.start_connection()
+    started = time.monotonic()
+    job = prepare_files(command, environment)
+    if time.monotonic() - started > IDLE_CONNECTION_S:
+        search.hang_up()
+    return job
 
 
 def do_by_files(job, search, environment):

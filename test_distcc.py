@@ -7690,6 +7690,7 @@ class StoreTest(ProbeCase):
         name = next(name for name in self.stored() if name.startswith(
             distccd.digest_of(b"text\n").decode()))
         stored = self.path("cache/2/plain/%s/%s" % (name[:2], name))
+        shutil.rmtree(self.idle_tree())
         os.mkdir(self.path("cache/names"))
         try:
             for number in range(70000):

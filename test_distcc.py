@@ -7467,6 +7467,11 @@ int main(int argc, char **argv)
     else if (is(what, "abort")) abort();
     else if (is(what, "facts")) for (index = 2; index < argc; index++) facts(argv[index]);
     else if (is(what, "remove")) for (index = 2; index < argc; index++) remove(argv[index]);
+    else if (is(what, "listen") || is(what, "meet")) {
+        struct sockaddr name = { AF_UNIX, "\0met-by-jobs" };
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        if (is(what, "meet")) say("connect", connect(fd, &name, sizeof name));
+        else { bind(fd, &name, sizeof name); listen(fd, 1); pause(); } }
     else if (is(what, "temporary")) {
         fclose(fopen("/tmp/ccAbCdEf.s", "w")); fclose(fopen("/w/kept", "w")); }
     else if (is(what, "large")) {
@@ -7989,6 +7994,20 @@ class FenceTest(ProbeCase):
         self.assertEqual(answer.output.count(b"No such file"), 6, answer)
         self.assertEqual(self.try_out(daemon, "connect", str(daemon.port)).output,
                          b"connect: Network is unreachable\n")
+
+    def test_jobs_do_not_meet(self):
+        """Two jobs at a time have no sockets in common."""
+        daemon = self.serve_files("--foreign-programs")
+        client = FilesClient(daemon.port, ["/bin/probe", "listen"], self.tree(), send=True).send()
+        self.addCleanup(client.close)
+
+        def listens():
+            """Tell whether the first program has come so far."""
+            for pid in processes_of("/bin/probe"):
+                with contextlib.suppress(OSError), open("/proc/%d/net/unix" % pid) as stream:
+                    return "@met-by-jobs" in stream.read()
+        wait_until(listens, "the first program to listen")
+        self.assertEqual(self.try_out(daemon, "meet").output, b"connect: Connection refused\n")
 
     def test_processes(self):
         """It sees itself, and can end nothing else; pid 1 is not to be traced or killed."""

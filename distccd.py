@@ -3408,9 +3408,8 @@ FETCH_WAIT_S = 5.0                      # so long a job waits for what others fe
 FETCH_POLL_MS = 20
 # What a job may have this machine copy and digest, of which its request says little: toolchains
 # have some 300 MB, and headers that are this machine's own as well 10 MB.
-MOST_COPIED_BYTES = 1024 * 1024 * 1024
-MOST_OWN_BYTES = 1024 * 1024 * 1024
-MOST_OWN_HEADER_BYTES = 64 * 1024 * 1024
+MOST_COPIED_BYTES = {b"code": 1024 * 1024 * 1024, b"plain": 256 * 1024 * 1024}
+MOST_READ_BYTES = {b"code": 1024 * 1024 * 1024, b"plain": 64 * 1024 * 1024}
 BYTES_OF_A_FILE = 4096                  # that each file costs besides its content
 COMPILER_TEMPORARY = re.compile(rb"/tmp/(cc[A-Za-z0-9]{6})[^/]*")
 SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[\w.+-]+)?")
@@ -3713,8 +3712,8 @@ class FilesJob:
         self.lacked = self.grown = 0
         self.lower_fds, self.files = {}, {}
         self.patient_until = None       # time.monotonic(): how long others are waited for
-        self.copied_left = MOST_COPIED_BYTES
-        self.own_left, self.headers_left = MOST_OWN_BYTES, MOST_OWN_HEADER_BYTES
+        self.copied_left = dict(MOST_COPIED_BYTES)
+        self.read_left = dict(MOST_READ_BYTES)
         self.whole = False              # whether the tree is as the layout says
 
     def recv(self):
@@ -3861,10 +3860,10 @@ class FilesJob:
         Raises Refused unless it is one by what it is a link to, too, and a library by its
         content."""
         self.peer.watch(0)
-        self.own_left -= size + BYTES_OF_A_FILE
-        if self.own_left < 0:
+        self.read_left[b"code"] -= size + BYTES_OF_A_FILE
+        if self.read_left[b"code"] < 0:
             raise Refused(EXIT_IO_ERROR, "the job has more than %d bytes of programs"
-                          % MOST_OWN_BYTES)
+                          % MOST_READ_BYTES[b"code"])
         real = os.path.realpath(path)
         good = is_library_name(real) and begins_elf(path) if is_library_name(path) else \
             program_allowed(real, self.allowed) or is_listed(path, self.allowed)
@@ -3899,21 +3898,22 @@ class FilesJob:
         put a copy in its place. Raises OSError, Refused, ClientGone."""
         stored = os.path.join(self.store.path, source)
         facts = os.stat(stored)
-        path = self.copy(Content(stored, facts.st_size, False),
+        path = self.copy(Content(stored, facts.st_size, False), source,
                          os.path.basename(source)[:DIGEST_DIGITS])
         os.chmod(path, facts.st_mode & 0o777)
         os.utime(path, ns=(facts.st_mtime_ns, facts.st_mtime_ns))
         os.rename(path, stored)
 
-    def copy(self, content, digest):
+    def copy(self, content, source, digest):
         """Copy a content that this machine has; return the copy's path, which is in the job's own
-        directory. Raises Refused when the job has too much copied, or when it is another content
-        by now."""
+        directory. source: its name in the store to be. Raises Refused when the job has too much
+        copied, or when it is another content by now."""
         self.peer.watch(0)
-        self.copied_left -= content.size + BYTES_OF_A_FILE
-        if self.copied_left < 0:
+        folder = source.partition(b"/")[0]
+        self.copied_left[folder] -= content.size + BYTES_OF_A_FILE
+        if self.copied_left[folder] < 0:
             raise Refused(EXIT_IO_ERROR, "the job has more than %d bytes copied"
-                          % MOST_COPIED_BYTES)
+                          % MOST_COPIED_BYTES[folder])
         self.store.check_room(content.size)
         path = self.directory.path + b"/in/copy"
         with open(content.path, "rb") as old, open(path, "wb") as new:
@@ -3958,14 +3958,16 @@ class FilesJob:
             path = os.path.join(self.store.path, name)
             return Content(path, size_in_name(name), begins_elf(path))
         size = int(entry.size, 16)
-        if entry.kind != b"-":
+        share = b"plain" if entry.kind == b"-" else b"code"
+        if share == b"code" and not self.foreign:
             facts = self.store.own.facts_of(entry.path, self.check_own)
             if facts is not None and facts[0] == entry.digest:
                 return Content(entry.path, facts[1], begins_elf(entry.path))
         # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
-        elif entry.path.startswith(b"/usr/") and size <= self.headers_left:
+        elif (share == b"code" or entry.path.startswith(b"/usr/")) \
+                and size <= self.read_left[share]:
             self.peer.watch(0)
-            self.headers_left -= size + BYTES_OF_A_FILE
+            self.read_left[share] -= size + BYTES_OF_A_FILE
             if self.store.own.equals(entry.path, entry.digest, size):
                 return Content(entry.path, size, begins_elf(entry.path))
         return None
@@ -3978,7 +3980,7 @@ class FilesJob:
         if self.receiver.fresh(entry.digest):
             self.lacked += 1
         else:
-            path = self.copy(content, entry.digest)
+            path = self.copy(content, source, entry.digest)
         if source.startswith(b"plain/") and begins_elf(path):
             raise Refused(EXIT_DISTCC_FAILED, "%s is code, and was taken for none"
                           % printable(entry.path))

@@ -7742,7 +7742,7 @@ class StoreTest(ProbeCase):
         job.store.own.known = {}
         for action in (lambda: job.find_content(header), lambda: job.own_program(program)):
             self.assertRaises(distccd.ClientGone, action)
-        job.headers_left, job.own_left = 10, 10
+        job.read_left = {b"code": 10, b"plain": 10}
         self.assertIsNone(job.find_content(header))
         job.peer.watch = lambda timeout_ms: None
         self.assertRaises(distccd.Refused, job.own_program, program)
@@ -7938,9 +7938,8 @@ class FilesFaultTest(ProbeCase):
         client leaves."""
         daemon = self.serve_files("--foreign-programs")
         tree = self.tree()
-        for number in range(600):
+        for number in range(100):
             tree.file("/w/%d" % number, bytes(4 << 20))
-        # The program is missing, so that no more than the bound is ever copied
         client = FilesClient(daemon.port, ["/bin/probe", "print", "x"], tree, deflate=True)
         self.addCleanup(client.close)
         text = self.check_refused(client.send().answer(), 107)

@@ -2210,15 +2210,18 @@ class RootDirectory:
         self.marks = b""
         self.detach = lambda: None
 
-    def make(self, pages):
+    def make(self, pages, most_idle):
         """Take the tree that shares most with `pages` (digests), of those that were left, or make
-        a new one. Raises OSError."""
+        a new one: if none shares anything while fewer than most_idle are there, that is faster
+        than to change one. Raises OSError."""
         jobs = self.store.path + b"/jobs/"
         path = jobs + b"%d_%s" % (os.getpid(), os.urandom(6).hex().encode())
         self.marks = pack_marks(pages)
-        for _, name in sorted(((len(read_marks(name) & read_marks(self.marks)), name)
-                               for name in os.listdir(jobs) if name.startswith(IDLE_PREFIX)),
-                              reverse=True):
+        idle = sorted(((len(read_marks(name) & read_marks(self.marks)), name)
+                       for name in os.listdir(jobs) if name.startswith(IDLE_PREFIX)), reverse=True)
+        for shared, name in idle:
+            if not shared and len(idle) < most_idle:
+                break
             if self.take_over(jobs + name, path):
                 return
         os.mkdir(path, 0o700)
@@ -2609,7 +2612,7 @@ class Roots:
         directory = RootDirectory(self.store)
         try:
             try:
-                directory.make([])
+                directory.make([], 0)
                 with open(directory.path + b"/in/trial", "wb"):
                     pass
                 os.link(directory.path + b"/in/trial", directory.path + b"/lower/trial")
@@ -3638,7 +3641,8 @@ class FilesJob:
         """Read the request with the contents that come along. Raises WireError, Refused,
         ClientGone, OSError."""
         self.request = recv_request(self.peer)
-        self.directory.make([digest for digest, _ in self.request.references])
+        self.directory.make([digest for digest, _ in self.request.references],
+                            self.roots.most_idle)
         self.receiver = Receiver(self.peer, self.directory.path + b"/in",
                                  max(self.store.limit_bytes, MAX_FILE_BYTES))
         self.receiver.recv_contents()

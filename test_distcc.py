@@ -7288,6 +7288,35 @@ class FilesCase(FaultCase):
         return answer.messages.decode()
 
 
+class IdleTreesTest(SystemCase):
+    """A tree is left for the job that has most in common with it."""
+
+    def make(self, store, *pages):
+        """Make a RootDirectory for pages, and leave it; return for which pages it was
+        used before."""
+        directory = distccd.RootDirectory(store)
+        directory.make([page * 64 for page in pages], 4)
+        with open(directory.path + b"/mark", "a+") as stream:
+            stream.seek(0)
+            before = stream.read()
+            stream.truncate(0)
+            stream.write(b"".join(pages).decode())
+        directory.leave(directory.tree, 4)
+        return before
+
+    def test_choice(self):
+        """Of several trees the nearest is taken; for pages that none has there is a new one."""
+        self.addCleanup(os.chdir, os.getcwd())
+        store = distccd.Store(self.dir, 1 << 30)
+        self.addCleanup(os.close, store.fd)
+        self.addCleanup(os.close, store.claims)
+        turns = [((b"a", b"b"), ""), ((b"c", b"d"), ""), ((b"a", b"e"), "ab"),
+                 ((b"c",), "cd"), ((b"b", b"e", b"a"), "ae"), ((b"f",), "")]
+        for pages, before in turns:
+            with self.subTest(pages=pages):
+                self.assertEqual(self.make(store, *pages), before)
+
+
 class FilesCompileTest(FilesCase):
     """Real compilers make in a root what they make here."""
 

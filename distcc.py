@@ -913,13 +913,14 @@ class Lister:
         return b"".join(self.entries.values())
 
 
-def paths_in_pages(pages):
-    """Return {digest: [path]} of the files that pages of entries name."""
+def paths_in_pages(files):
+    """Return {digest: [path]} of the files that a FileList or Inputs refers to: not all that its
+    pages name are part of the job."""
     paths = {}
-    for page in pages:
-        fields = page.split(b"\0")
-        for head, path in zip(fields[::2], fields[1::2]):
-            if head[:1] == b"f":
+    for page, mask in files.references:
+        fields = files.pages[page].split(b"\0")
+        for place, (head, path) in enumerate(zip(fields[::2], fields[1::2])):
+            if head[:1] == b"f" and mask >> place & 1:
                 paths.setdefault(head.split(b" ")[1], []).append(path)
     return paths
 
@@ -977,7 +978,28 @@ def scan_includes(text):
     for word in (b"include", b"import", b"embed", b"incbin", b"GCC dependency"):
         if word in text:
             scan_for(text, word, found)
+    scan_directives(text, found)
     return tuple(found)
+
+
+def scan_directives(text, found):
+    """Add to the dictionary `found` what conditions and line markers name: in a condition a macro
+    may stand for __has_include, and of the files of line markers messages show lines."""
+    at = text.find(b"#")
+    while at >= 0:
+        word = text[at + 1:at + 12].lstrip(b" \t")
+        if word.startswith((b"if", b"elif")):
+            end = text.find(b"\n", at)
+            line = text[at:end if end >= 0 else len(text)]
+            for opening in (b"(<", b'("'):
+                place = line.find(opening)
+                while place >= 0:
+                    add_name(line, place + 1, False, found)
+                    place = line.find(opening, place + 2)
+        elif word.startswith(b"line ") or word[:1].isdigit():
+            name = at + 1 if word[:1].isdigit() else text.find(b"line", at) + 4
+            add_assembled(text, name, found)
+        at = text.find(b"#", at + 1)
 
 
 def without_splices(text):
@@ -1074,7 +1096,8 @@ def word_at(text, at):
 def add_assembled(text, at, found):
     """Add the file that an assembler's directive names, perhaps inside a string of C."""
     start = text.find(QUOTED, at, at + 20)
-    if start < 0 or text[at:start].replace(b"\\t", b"").strip(b" \t\\"):
+    between = text[at:start].replace(b"\\t", b"")      # in a line marker its number
+    if start < 0 or between.strip(b" \t\\0123456789") or text[start + 1:start + 2] == b"<":
         return
     end = text.find(QUOTED, start + 1, start + 1 + MAX_PATH_BYTES)
     name = text[start + 1:end].rstrip(b"\\")
@@ -1506,7 +1529,7 @@ def masks_of(closure):
 
 # A chunk: magic, its offset in the file, then for each of its two parts length and CRC; the parts.
 # The magic changes with the layout of what is in there.
-CHUNK_MAGIC = b"dcchead1"
+CHUNK_MAGIC = b"dcchead2"
 CHUNK_HEADER_BYTES = 28
 
 
@@ -1946,7 +1969,7 @@ class Inputs:
     def paths_of(self, digest):
         """Return the paths of the files with a digest, () if there are none."""
         if self.paths is None:
-            self.paths = paths_in_pages(self.pages.values())
+            self.paths = paths_in_pages(self)
         return tuple(self.paths.get(digest, ()))
 
 
@@ -2454,7 +2477,8 @@ LOCAL_OPTIONS = {
     "it runs or loads other programs": """-fplugin* -fpass-plugin* -iplugindir* -plugin* -load*
         -specs* -wrapper -B* -ccc-* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir* -foffload*
         -Xopenmp-target* --offload* --cuda-* --config* -fuse-cuid*""",
-    "it gives names another meaning": "-ivfsoverlay* -working-directory* -fapinotes*",
+    "it gives names another meaning": """-ivfsoverlay* -working-directory* -fapinotes* -remap
+        --driver-mode* -ObjC*""",
     "it may make several objects": "-arch -Xarch_*"}
 LOCAL_INDEX = {word: reason for reason, words in LOCAL_OPTIONS.items() for word in words.split()}
 LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
@@ -2463,8 +2487,9 @@ LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
 SEARCH_OPTIONS = (
     "-I", "-iquote", "-isystem", "-idirafter", "-iprefix", "-iwithprefix", "-iwithprefixbefore",
     "-cxx-isystem", "-c-isystem", "-isysroot", "-iframework", "-imultilib", "-imultiarch", "-F",
-    "--sysroot", "-nostdinc", "-nobuiltininc", "-nostdlibinc", "-stdlib=", "-m", "-target",
-    "--target", "-resource-dir")
+    "--sysroot", "-nostdinc", "-nobuiltininc", "-nostdlibinc", "-stdlib", "-m", "-target",
+    "--target", "-resource-dir", "-i")
+NO_SEARCH_OPTIONS = ("-mtune", "-include", "-imacros", "-integrated-as")
 HEADER_SUFFIXES = {".h": "c-header", ".hh": "c++-header", ".H": "c++-header",
                    ".hp": "c++-header", ".hxx": "c++-header", ".hpp": "c++-header",
                    ".HPP": "c++-header", ".h++": "c++-header", ".tcc": "c++-header"}
@@ -2527,7 +2552,7 @@ class Command:
         if self.output:
             made = [self.output]
         else:
-            made = [name + ".gch" if language in HEADER_LANGUAGES else
+            made = [name + ".gch" if language in HEADER_LANGUAGES and not self.assembly else
                     without_suffix(name.rpartition("/")[2]) + ending
                     for name, language in self.sources]
         if self.dependency_file:
@@ -2599,21 +2624,32 @@ def read_word(command, word, words):
             raise RunLocally("%s lacks its argument" % word)
         command.values.append(argument)
         note_parts(command, argument)
-        reason = why_local_option(argument) if option[:2] == "-X" else None
+        reason = why_local_option(argument) if option == "-Xclang" else None
         if reason:
             raise RunLocally("%s %s: %s" % (word, argument, reason))
     elif option[:4] in ("-Wa,", "-Wp,"):
         for part in option[4:].split(","):
             note_parts(command, part)
+            if part[:2] == "-D":
+                command.definitions.append(part[2:])
     else:
         note_parts(command, word)
     note_meaning(command, option, argument)
     taken = [word, argument] if separate else [word]
-    if option.startswith(SEARCH_OPTIONS) and option[:6] != "-mtune":
+    if leads_to_headers(option, argument or ""):
         command.search_words += taken
     if option[:2] not in ("-c", "-S", "-o", "-x", "-M") and option[:6] != "-Wp,-M" \
             and not (argument or "").startswith("-emit"):
         command.preprocessor_words += taken
+
+
+def leads_to_headers(option, argument):
+    """Tell whether an option may have a say in where headers are looked for."""
+    if option in ("-Xclang", "-Xpreprocessor"):
+        return not argument.startswith(("-emit", "-M"))
+    if option[:4] == "-Wp,":
+        return ",-M" not in option
+    return option.startswith(SEARCH_OPTIONS) and not option.startswith(NO_SEARCH_OPTIONS)
 
 
 def note_parts(command, word):
@@ -2657,7 +2693,7 @@ def note_meaning(command, option, argument):
     elif option[:3] == "-MF":
         command.dependency_file = argument if argument is not None else option[3:]
     elif option[:5] == "-Wp,-" and option[4:8] in ("-MD,", "-MMD"):
-        command.dependency_file = option.rpartition(",")[2]
+        command.dependency_file = option.split(",")[2] if option.count(",") > 1 else None
 
 
 # -------------------------------------------------------------------------------------------
@@ -2703,13 +2739,14 @@ class FileList:
 
     def paths_of(self, digest):
         """Return the paths of the files with a digest, () if there are none."""
-        return paths_in_pages(self.pages.values()).get(digest, ())
+        return paths_in_pages(self).get(digest, ())
 
     def is_as_it_was(self):
         """Tell whether all files and links are still what was listed."""
         try:
             for path, check in self.checks:
                 now = posix.readlink(path) if isinstance(check, bytes) \
+                    else time_of_change(path) if isinstance(check, int) \
                     else signature_of(posix.lstat(path))
                 if now != check:
                     return False
@@ -2718,8 +2755,17 @@ class FileList:
         return True
 
 
-def list_of(lister, about):
-    """Return the FileList of what a Lister has collected."""
+def time_of_change(path):
+    """Return when a directory or file was last changed, in ns; 0 if it is not there."""
+    try:
+        return posix.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def list_of(lister, about, places=()):
+    """Return the FileList of what a Lister has collected; places: directories in which nothing
+    must appear, and files that must not."""
     entries = list(lister.entries.values())
     pages = [b"".join(entries[at:at + PAGE_ENTRIES])
              for at in range(0, len(entries), PAGE_ENTRIES)]
@@ -2729,6 +2775,7 @@ def list_of(lister, about):
             checks.append((path, posix.readlink(path)))
         elif entry[:1] == b"f":
             checks.append((path, settled_signature(posix.lstat(path))))
+    checks += [(path, time_of_change(path)) for path in map(fsencode, places)]
     return FileList(pages, checks, about)
 
 
@@ -2793,11 +2840,11 @@ def find_toolchain(command, path, environment, directory):
     directory: where such lists are remembered. Raises OSError."""
     languages = sorted({base_language(language) for _, language in command.sources})
     targets = [word for word in command.search_words if word[:8] in ("-target", "--target")]
-    charsets = any(word.startswith(CHARSET_OPTIONS) for word in command.words)
+    charsets = any(option in word for word in command.words for option in CHARSET_OPTIONS)
     # The driver looks for these in PATH, where another may come first now.
     others = [find_program(name, environment.get("PATH", DEFAULT_PATH)) for name in OTHER_PROGRAMS]
     key = (path, languages, targets, charsets, others,
-           [environment.get(name) for name in LOCALE_VARIABLES])
+           [environment.get(name) for name in LOCALE_VARIABLES + ("TZ",)])
     memory = "%s/toolchain-%s" % (directory, digest_of(fsencode(repr(key)))[:32].decode())
     known = recall(memory)
     if known:
@@ -2811,7 +2858,7 @@ def find_toolchain(command, path, environment, directory):
     listing.add_locale()
     if charsets:
         listing.add_charsets()
-    toolchain = list_of(listing.lister, listing.family)
+    toolchain = list_of(listing.lister, listing.family, listing.places)
     remember(memory, (list(toolchain.pages.values()), toolchain.checks, toolchain.about))
     return toolchain
 
@@ -2836,7 +2883,8 @@ class ToolchainListing:
     def __init__(self, path, targets, environment):
         """path: of the driver; targets: its options that choose a target."""
         self.path, self.targets, self.environment = path, targets, environment
-        self.lister = Lister(fsencode(posix.getcwd()))
+        self.lister = Lister(b"/")
+        self.places = []                # paths where more may appear
         self.family = "gcc"
 
     def ask(self, *words):
@@ -2863,6 +2911,7 @@ class ToolchainListing:
             program = find_program(found, search_path) if found else None
             if program:
                 self.add_program(program)
+                self.places.append(program.rpartition("/")[0] if "/lib" in program else program)
         specs = self.ask("-print-file-name=specs").strip()
         if "/" in specs:
             self.add_if_there(specs)
@@ -2872,7 +2921,9 @@ class ToolchainListing:
             self.add_of_clang(about)
 
     def add_program(self, path):
-        """Add a program and its libraries."""
+        """Add a program and its libraries. Raises NotByFiles if it is a script."""
+        if not begins_with(path, b"\x7fELF"):
+            raise NotByFiles("%s is a script" % path)
         self.lister.add(fsencode(path), b"x")
         for library in self.libraries_of(path):
             self.lister.add(fsencode(library), b"l")
@@ -2885,6 +2936,8 @@ class ToolchainListing:
         mark = "Found candidate GCC installation: "
         for line in about.splitlines():
             if line.startswith(mark):
+                directory = line[len(mark):].rpartition("/")[0]
+                self.places += [directory, directory.rpartition("/")[0]]
                 for subdirectory in ("", "/32", "/x32", "/64"):
                     self.add_presence(line[len(mark):] + subdirectory + "/crtbegin.o")
         lists = self.ask("-print-resource-dir").strip() + "/share"
@@ -2905,6 +2958,9 @@ class ToolchainListing:
         """Add what the loader and the C library look at."""
         for path in SYSTEM_FILES:
             self.add_if_there(path)
+            self.places += [] if mode_at(path) else [path]
+        zone = (self.environment.get("TZ") or "/etc/localtime").lstrip(":")
+        self.add_if_there(zone if zone[:1] == "/" else "/usr/share/zoneinfo/" + zone)
 
     def add_locale(self):
         """Add what decides on quotation marks and on the language of messages."""
@@ -2912,6 +2968,7 @@ class ToolchainListing:
         names = {name for value in values for name in value.split(":")} - {"", "C", "POSIX"}
         for name in sorted(names):
             for variant in locale_variants(name):
+                self.places += LOCALE_DIRECTORIES
                 for directory in LOCALE_DIRECTORIES:
                     self.add_locale_directory("%s/%s" % (directory, variant))
         archive = "/usr/lib/locale/locale-archive"
@@ -4937,6 +4994,7 @@ DECIDING_VARIABLES = (
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
     "AS_SECURE_LOG_FILE", "LOCPATH", "LD_PRELOAD", "LD_LIBRARY_PATH",
     "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
+NO_FILE = "/dev/null"                   # it is in every root
 TIOCGWINSZ = 0x5413 if sys.platform == "linux" else 0x40087468
 CLOCK_MACROS = (b"__DATE__", b"__TIME__")
 PROFILE_OPTIONS = ("-fprofile-use", "-fprofile-instr-use", "-fprofile-sample-use",
@@ -4976,9 +5034,11 @@ class FilesJob:
     def __init__(self, command, environment):
         """Raises NotByFiles, OSError."""
         self.command, self.environment = command, environment
-        self.path = find_compiler(command.compiler, environment.get("PATH", DEFAULT_PATH))
+        path = find_compiler(command.compiler, environment.get("PATH", DEFAULT_PATH))
         self.cwd = fsencode(working_directory(environment))
         self.lister = Lister(self.cwd)
+        self.lister.follow(fsencode(path))
+        self.path = path if path[:1] == "/" else "%s/%s" % (fsdecode(self.cwd), path)
         self.source = command.sources[0][0]
         self.lists, self.contents = [], {}
         self.memories = []              # [(HeaderMemory, [path of a source])]
@@ -5085,22 +5145,23 @@ def list_own_files(job, environment):
         else:
             lister.add(fsencode(name.rpartition("/")[0] or ("/" if name[:1] == "/" else ".")))
     dated = "SOURCE_DATE_EPOCH" not in environment
+    if dated and any(fsdecode(macro) in word for macro in CLOCK_MACROS for word in command.words):
+        raise RunLocally("an option notes the time of the compile")
     for name, language in command.sources:
         text, digest = lister.read(fsencode(name))
         if dated and any(macro in text for macro in CLOCK_MACROS):
             raise RunLocally("%s: it notes the time of the compile" % name)
         job.contents[digest] = text
         job.size += len(text)
-        if language in PREPROCESSED_LANGUAGES:
-            for quoted in names_in_markers(text):       # of which messages show lines
-                if stat.S_ISREG(mode_at(quoted)):
-                    lister.add(quoted)
         spoken = base_language(language)
         spoken = "assembler-with-cpp" if spoken == "assembler" else spoken
         texts.setdefault(spoken, []).append((fsencode(name), text))
     for name in command.response_files + command.values:
-        if mode_at(name):
+        directory = name.rpartition("/")[0]
+        if mode_at(name) and name != NO_FILE:
             lister.add(fsencode(name))
+        elif directory and is_directory(directory):     # something may be written there
+            lister.add(fsencode(directory))
     if any(word.startswith(PROFILE_OPTIONS) for word in command.words):
         list_profiles(command, lister)
     terminal = environment.get("TERM", "")
@@ -5110,16 +5171,6 @@ def list_own_files(job, environment):
             if mode_at(name):
                 lister.add(fsencode(name))
     return texts
-
-
-def names_in_markers(text):
-    """Return the names (set of bytes) of the files that line markers in preprocessed text name."""
-    names = set()
-    for line in text.split(b"\n# ")[bool(text[:2] != b"# "):] if b"# " in text else ():
-        name = line.partition(b"\n")[0].partition(b'"')[2].rpartition(b'"')[0]
-        if name and b"\0" not in name:
-            names.add(name)
-    return names
 
 
 def list_profiles(command, lister):
@@ -5150,7 +5201,7 @@ def check_command_files(command):
         if any(same_file(status, source) for source in sources):
             raise RunLocally("%s is source and output" % name)
     for name in command.response_files + command.included + command.values:
-        mode = mode_at(name)
+        mode = name != NO_FILE and mode_at(name)
         if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise RunLocally("%s: not a plain file" % name)     # it may be read but once
 
@@ -5379,12 +5430,13 @@ def recv_results(connection, places, environment, results):
         length = read_header(receive, b"NAME", MAX_PATH_BYTES)
         path = read_exactly(receive, length, "NAME")
         mode = read_header(receive, b"MODE", 0o777)
-        if path in places.sources or not mode and has_other_names(path):
+        if path in places.sources or path in places.inputs or not mode and has_other_names(path):
             raise RunLocally("%s: it is written over, or removed under one of its names"
                              % fsdecode(path))
         if not places.allow(path):
-            raise HostFailed(EXIT_PROTOCOL_ERROR, "it sends a file that the command has no "
-                             "business with: %s" % fsdecode(path))
+            warn("%s: %s sends a file that the command has no business with: %s"
+                 % (places.source, connection.host, fsdecode(path)))
+            raise RunLocally("its answer is not to be trusted")
         target = Target(fsdecode(path), path in places.objects, environment) if mode else None
         if target and path in places.appended:
             target.mode = posix.O_APPEND
@@ -5411,6 +5463,8 @@ def recv_content(connection, target):
     digits = read_exactly(connection.receive, 8, "ZDAT")
     if digits.translate(None, b"0123456789abcdef") or number < 8:
         raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT without a length")
+    if int(digits, 16) > MAX_FILE_BYTES:
+        raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT of %d bytes" % int(digits, 16))
     inflater = Inflater(connection, number - 8)
     target.receive(inflater, int(digits, 16))
     if inflater.receive(1) or inflater.left or inflater.inflater.unused_data:
@@ -5439,13 +5493,15 @@ class OutputPlaces:
         stems = {without_suffix(name.rpartition("/")[2]) for name in names}
         self.stems = tuple(fsencode(stem + mark) for stem in stems if stem for mark in ".-")
         self.sources = frozenset(place_of(name, job.lister) for name, _ in command.sources)
+        self.source = job.source
+        self.inputs = frozenset(path for paths in job.lister.paths.values() for path in paths)
         self.saves_temporaries = any("save-temps" in word for word in command.words)
 
     def allow(self, path):
         """Tell whether the command may have written, or removed, the file at a path."""
         directory, slash, base = path.rpartition(b"/")
         if path[:1] != b"/" or b"\0" in path or base in (b"", b".", b"..") \
-                or path in self.sources:
+                or path in self.sources or not is_canonical(directory):
             return False
         mode = mode_at(path, follow_links=False)
         if mode and not stat.S_ISREG(mode):
@@ -5459,6 +5515,14 @@ class OutputPlaces:
             or (directory or b"/") in self.directories and base.startswith(self.stems) \
             or bool(self.dumps) and path.startswith(self.dumps) \
             and path[len(self.dumps):].lstrip(b"/").startswith(self.stems)
+
+
+def is_canonical(directory):
+    """Tell whether an absolute path, in bytes, is that of a directory by its one true name."""
+    try:
+        return trace_path(b"/", directory, {}) == (directory or b"/", [], b"")
+    except (OSError, ValueError):
+        return False
 
 
 def place_of(name, lister):
@@ -5480,7 +5544,8 @@ def commit_results(results):
         if mode_at(path) and not posix.access(path, posix.W_OK) and target \
                 and not target.replaces:
             raise OSError(None, "not writable", fsdecode(path))
-    for path, target in results:
+    results.sort(key=lambda result: bool(result[1]) and result[1].mode == posix.O_APPEND)
+    for path, target in results:            # what is appended comes last: it cannot be undone
         if target:
             target.commit()
         else:
@@ -5704,6 +5769,8 @@ def distribute_by_files(command, hosts, search, environment):
         except HostFailed as fault:
             if not fault.refused:
                 raise
+            if fault.code == EXIT_BAD_ARGUMENTS:        # any volunteer would say the same
+                raise RunLocally(str(fault))
             search.pass_over(fault)
         search.hang_up()
 

@@ -2781,6 +2781,16 @@ struct pair { int x, y; char c; };
 static inline int larger(int a) { return SQUARE(a) + MOST; }
 #endif
 """,
+    "hasx.c": """\
+#ifndef HAS
+#define HAS(x) __has_include(x)
+#endif
+#if HAS("inc/extra.h") && HAS(<stdio.h>)
+int there;
+#endif
+""",
+    "marked.c": '#line 3 "g.y"\nint f(void) { int unused; return 0; }\n',
+    "g.y": "%%\nrule:\n  int f(void) { int unused; }\n",
     "inc/extra.h": "#define EXTRA 1\nint extra(int);\n",
     "other/extra.h": "#define EXTRA 2\n#include_next <extra.h>\nint extra(int);\n",
     "inc/warns.h": "static int never_used(int a) { int unused; return a; }\n"
@@ -4115,6 +4125,25 @@ ROWS_BY_FILES = r"""
 -       mkfifo p.h; echo '#define A 1' >p.h & SOURCE_DATE_EPOCH=1 $D gcc -c fifo.c; wait
 -       for i in 1 2 3 4 5; do rm -f *.d *.o; $D gcc -MD -c main.c; find *.d -newer main.o; done
 -       c=GEORGIAN-PS; localedef -i ka_GE -f $c ./l.$c; LOCPATH=. LC_ALL=l.$c $D gcc -c main.c
+# Headers that an answer or an odd option leads to
+-       $D gcc -c hasx.c
+-       $D gcc '-DHAS(x)=__has_include(x)' -c hasx.c
+-       $D clang -DHAS=__has_include -c hasx.c
+-       $D gcc -Wp,-Iinc -c use.c
+-       $D gcc -Xpreprocessor -Iinc -c use.c
+-       $D clang -Xclang -Iinc -c use.c
+-       $D gcc -include /dev/null -c main.c
+-       test -s g.y; $D gcc -Wall -c marked.c
+-       touch -d @1000000000 stamped.c; TZ=Europe/Berlin $D gcc -c stamped.c
+-       $D gcc -Wp,-finput-charset=latin1 -c main.c
+# Outputs in directories that nothing else names
+-       mkdir o; $D gcc -Wa,-adhln=o/a.lst -c main.c
+-       mkdir o; $D gcc -Wa,--MD,o/x.d -c main.c
+-       mkdir o; $D clang -serialize-diagnostics o/q.dia -Wall -c warn.c
+-       mkdir o; $D gcc -aux-info o/x -c main.c
+-       mkdir o; $D gcc -dumpdir o/pre- -fstack-usage -c main.c
+-       mkdir o; $D gcc -Wp,-MMD,o/a.d,-MT,foo -c main.c
+-       $D gcc -S unit.h
 # Another machine's code
 -       $D aarch64-linux-gnu-gcc -O2 -g -Wall -MD -c main.c
 -       $D aarch64-linux-gnu-gcc -c warn.c -Wall -Wextra
@@ -4154,7 +4183,7 @@ FILES_HERE = [
     ("local", "it uses modules", " -fmodules | -fmodule-header |=-fmodules-ts|-fmodules-ts "),
     ("local", "it runs or loads other programs", " -fplugin| -iplugindir| -specs| -wrapper| -B"
      "| --prefix| -load "),
-    ("local", "it gives names another meaning", " -working-directory|-ivfsoverlay"),
+    ("local", "it gives names another meaning", " -working-directory|-ivfsoverlay| -remap"),
     ("local", "is set", "^(COMPILER_PATH|GCC_EXEC_PREFIX|GCC_COMPARE_DEBUG"
      "|GCC_EXTRA_DIAGNOSTIC_OUTPUT|CCC_OVERRIDE_OPTIONS)="),
     # what only a compiler that runs here can say, read or write
@@ -4162,7 +4191,7 @@ FILES_HERE = [
     ("local", "No such file", r"nosuch\.[cs]"),
     ("local", "Permission denied", "chmod 000"),
     ("local", "not a regular file", r"mkfifo p\.h"),
-    ("local", "not a plain file", r"/dev/(null|stdin|stdout)|mkfifo|mkdir (d|main)\.[ciso]"
+    ("local", "not a plain file", r"(?<!-include )/dev/(null|stdin|stdout)|mkfifo|mkdir (d|main)\.[ciso]"
      r"|ln -s \S+ (main|syntax|x)\.[ods]|-c dir\.c$"),
     ("local", "no such directory", r"none/(main|x)\.|map\.txt/"),
     ("local", "source and output", r"-o (\./)?main\.c$|-S code\.s$"),

@@ -2445,7 +2445,8 @@ LOCAL_OPTIONS = {
         -specs* -wrapper -B* -ccc-* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir* -foffload*
         -Xopenmp-target* --offload* --cuda-* --config* -fuse-cuid*""",
     "it gives names another meaning": "-ivfsoverlay* -working-directory* -fapinotes*",
-    "it may make several objects": "-arch -Xarch_*"}
+    "it may make several objects": "-arch -Xarch_*",
+    "it writes files of names that are not foreseen": "-fdump-ada-spec*"}
 LOCAL_INDEX = {word: reason for reason, words in LOCAL_OPTIONS.items() for word in words.split()}
 LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
 
@@ -2472,8 +2473,8 @@ class Command:
     or None; assembly: whether -S rather than -c; search_words: the options that make up the
     include path; definitions: the arguments of -D; included: those of -include and -imacros;
     values: words, and parts of words, that may name a file; dump_directory: what -dumpdir puts
-    before the names of dumps, or None; dump_bases: [how they go on]; dependency_file: what -MF
-    names;
+    before the names of dumps, or None; dump_bases: [how they go on]; prototypes: what -aux-info
+    names; dependency_file: what -MF names;
     wants_dependencies: whether -MD or -MMD is given."""
 
     def __init__(self, argv):
@@ -2484,7 +2485,7 @@ class Command:
         self.language = None            # of -x, for the sources that follow
         self.modes = set()
         self.search_words, self.definitions, self.included, self.values = [], [], [], []
-        self.dump_directory, self.dump_bases = None, []
+        self.dump_directory, self.dump_bases, self.prototypes = None, [], None
         self.preprocessor_words = []    # what is left without -c, outputs and dependency files
         self.dependency_file, self.wants_dependencies = None, False
 
@@ -2632,6 +2633,8 @@ def note_meaning(command, option, argument):
         command.definitions.append(argument if argument is not None else option[2:])
     elif option.startswith(("-include", "-imacros")) and option[:12] != "-include-pch":
         command.included.append(argument if argument is not None else option[8:])
+    elif option == "-aux-info":
+        command.prototypes = argument
     elif option == "-dumpdir":
         command.dump_directory = argument
     elif option == "-dumpbase":
@@ -2654,7 +2657,8 @@ COMPILERS_PROPER = {"c": "cc1", "c++": "cc1plus", "objective-c": "cc1obj",
                     "objective-c++": "cc1objplus", "assembler-with-cpp": "cc1"}
 OTHER_PROGRAMS = ("as", "objcopy")
 # What loader, C library and clang read of the system, where it is there.
-SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
+ZONE_DIRECTORY = "/usr/share/zoneinfo"  # for __TIMESTAMP__, as is /etc/localtime
+SYSTEM_FILES = ("/etc/localtime", "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
                 "/etc/debian_version", "/etc/redhat-release", "/etc/SuSE-release",
                 "/usr/share/locale/locale.alias")
 LOCALE_DIRECTORIES = ("/usr/lib/locale", "/usr/share/locale", "/usr/share/locale-langpack")
@@ -2781,7 +2785,7 @@ def find_toolchain(command, path, environment, directory):
     # The driver looks for these in PATH, where another may come first now.
     others = [find_program(name, environment.get("PATH", DEFAULT_PATH)) for name in OTHER_PROGRAMS]
     key = (path, languages, targets, charsets, others,
-           [environment.get(name) for name in LOCALE_VARIABLES])
+           [environment.get(name) for name in LOCALE_VARIABLES + ("TZ",)])
     memory = "%s/toolchain-%s" % (directory, digest_of(fsencode(repr(key)))[:32].decode())
     known = recall(memory)
     if known:
@@ -2887,7 +2891,8 @@ class ToolchainListing:
 
     def add_system(self):
         """Add what the loader and the C library look at."""
-        for path in SYSTEM_FILES:
+        zone = self.environment.get("TZ", "").lstrip(":")
+        for path in SYSTEM_FILES + ("%s/%s" % (ZONE_DIRECTORY, zone), zone):
             self.add_if_there(path)
 
     def add_locale(self):
@@ -2944,6 +2949,8 @@ def resolve_native(command, path, is_clang, environment):
     that have it make the same of them on any machine, else None. Raises NotByFiles, OSError."""
     chosen = [word for word in command.words if word[:7] in ("-march=", "-mtune=")
               or word[:6] == "-mcpu="]
+    if is_clang and posix.uname().machine in ("x86_64", "i686", "i586", "i386"):
+        chosen = [word for word in chosen if word[:6] != "-mcpu="]      # of which clang complains
     if not any(word in MACHINE_WORDS for word in chosen):
         return command.argv, None
     status = posix.stat(path)
@@ -5073,8 +5080,11 @@ def list_own_files(job, environment):
         spoken = "assembler-with-cpp" if spoken == "assembler" else spoken
         texts.setdefault(spoken, []).append((fsencode(name), text))
     for name in command.response_files + command.values:
+        directory = name.rpartition("/")[0]
         if mode_at(name):
             lister.add(fsencode(name))
+        elif directory and is_directory(directory):     # it may be about to be written
+            lister.add(fsencode(directory))
     if any(word.startswith(PROFILE_OPTIONS) for word in command.words):
         list_profiles(command, lister)
     terminal = environment.get("TERM", "")
@@ -5406,6 +5416,8 @@ class OutputPlaces:
         self.dumps = command.dump_directory and place_of(command.dump_directory, job.lister)
         self.appended = frozenset(place_of(name, job.lister) for name in job.appended)
         self.made = self.appended.union(made)
+        if command.prototypes:          # a header, as a rule
+            self.made |= {place_of(command.prototypes, job.lister)}
         self.named = frozenset(place_of(name, job.lister) for name in command.values)
         self.directories = frozenset([job.lister.cwd] + [parent_of(path) for path in made])
         names = [fsdecode(path) for path in made] + [name for name, _ in command.sources]

@@ -4070,6 +4070,17 @@ ROWS_BY_FILES = r"""
 -       $D gcc -fcallgraph-info -aux-info x.txt -c main.c
 -       $D clang -O2 -fsave-optimization-record -g -c main.c
 -       $D clang --serialize-diagnostics x.dia -Wall -c warn.c
+-       $D gcc -c main.c -aux-info protos.h
+-       mkdir o; $D gcc -fdump-tree-original=$PWD/o/x.txt -c main.c
+-       mkdir o; $D gcc -dumpdir o/d- -fstack-usage -c main.c
+-       $D gcc -dumpdir d- -dumpbase b.c -fstack-usage -fdump-tree-original -c main.c
+-       mkdir o; ln -s $PWD/o y; $D gcc -MD -fstack-usage -c main.c -o y/x.y.o
+-       $D gcc -g -fdump-final-insns -da -O1 -c main.c
+-       $D gcc -O2 -fdump-tree-all-graph -fdump-lang-all -c late.c
+-       $D gcc --coverage -fprofile-note=x.gcno -c main.c
+-       $D clang -S -emit-llvm main.c
+-       $D clang -c -emit-ast main.c
+-       $D gcc -fdump-ada-spec -c unit.h
 # What is read beside the source
 -       sh train.sh gcc prof.o -fprofile-generate; $D gcc -O2 -fprofile-use -c prof.c
 -       sh train.sh gcc o/x.o --coverage; $D gcc -fbranch-probabilities -c prof.c -o o/x.o
@@ -4102,7 +4113,14 @@ ROWS_BY_FILES = r"""
 -       $D gcc -g3 -O2 -Wall -c main.c
 -       $D clang++ -g -O2 -Wall -c library.cc
 -       $D g++ -g -O1 -Wall -c library.cc
--       touch -d @1000000000 stamped.c; $D clang -g -c stamped.c
+-       touch -d @1000000000 stamped.c; TZ=Asia/Tokyo $D clang -g -c stamped.c
+-       touch -d @1000000000 stamped.c; TZ=:Asia/Tokyo $D gcc -g -c stamped.c
+-       touch -d @1000000000 stamped.c; TZ=EST5EDT4 $D gcc -c stamped.c
+-       cp /usr/share/zoneinfo/*/Tokyo z; touch stamped.c; TZ=$PWD/z $D gcc -c stamped.c
+-       $D clang -mcpu=native -c main.c
+-       ln -s inc sub; cd -P sub; env -u PWD $D gcc -g -I.. -c ../main.c -o ../x.o
+-       ln -s . sub; cd sub; PWD=$PWD/../sub $D gcc -g -c main.c
+-       mkdir s; cp main.c s/r.c; ln -s s/r.c m.c; $D clang -g -c m.c -MD
 # Columns, lines and macros that text does not keep
 -       $D clang++ -std=c++17 -O2 -c lambda.cc
 -       $D clang++ -O1 -c lines.cc
@@ -4151,6 +4169,7 @@ FILES_HERE = [
     ("local", "a configure probe", "conftest"),
     ("local", "it tells of this machine or this run", r" (-MJ x\.json|-time=x\.txt|-freport-bug|-v"
      r"|-H|-Q|-ftime-report|-fmem-report|-fstats|-ftime-trace|-fproc-stat-report=x\.csv) "),
+    ("local", "it writes files of names that are not foreseen", "-fdump-ada-spec"),
     ("local", "it uses modules", " -fmodules | -fmodule-header |=-fmodules-ts|-fmodules-ts "),
     ("local", "it runs or loads other programs", " -fplugin| -iplugindir| -specs| -wrapper| -B"
      "| --prefix| -load "),

@@ -2479,7 +2479,8 @@ LOCAL_OPTIONS = {
         -Xopenmp-target* --offload* --cuda-* --config* -fuse-cuid*""",
     "it gives names another meaning": """-ivfsoverlay* -working-directory* -fapinotes* -remap
         --driver-mode* -ObjC*""",
-    "it may make several objects": "-arch -Xarch_*"}
+    "it may make several objects": "-arch -Xarch_*",
+    "it writes files of names that are not foreseen": "-fdump-ada-spec*"}
 LOCAL_INDEX = {word: reason for reason, words in LOCAL_OPTIONS.items() for word in words.split()}
 LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
 
@@ -2507,8 +2508,8 @@ class Command:
     or None; assembly: whether -S rather than -c; search_words: the options that make up the
     include path; definitions: the arguments of -D; included: those of -include and -imacros;
     values: words, and parts of words, that may name a file; dump_directory: what -dumpdir puts
-    before the names of dumps, or None; dump_bases: [how they go on]; dependency_file: what -MF
-    names;
+    before the names of dumps, or None; dump_bases: [how they go on]; prototypes: what -aux-info
+    names; dependency_file: what -MF names;
     wants_dependencies: whether -MD or -MMD is given."""
 
     def __init__(self, argv):
@@ -2519,7 +2520,7 @@ class Command:
         self.language = None            # of -x, for the sources that follow
         self.modes = set()
         self.search_words, self.definitions, self.included, self.values = [], [], [], []
-        self.dump_directory, self.dump_bases = None, []
+        self.dump_directory, self.dump_bases, self.prototypes = None, [], None
         self.preprocessor_words = []    # what is left without -c, outputs and dependency files
         self.dependency_file, self.wants_dependencies = None, False
         self.passed = None              # the last argument of -Xclang
@@ -2684,6 +2685,8 @@ def note_meaning(command, option, argument):
         if command.passed == "-include":
             command.included.append(argument)
         command.passed = argument
+    elif option == "-aux-info":
+        command.prototypes = argument
     elif option == "-dumpdir":
         command.dump_directory = argument
     elif option == "-dumpbase":
@@ -2706,7 +2709,8 @@ COMPILERS_PROPER = {"c": "cc1", "c++": "cc1plus", "objective-c": "cc1obj",
                     "objective-c++": "cc1objplus", "assembler-with-cpp": "cc1"}
 OTHER_PROGRAMS = ("as", "objcopy")
 # What loader, C library and clang read of the system, where it is there.
-SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
+ZONE_DIRECTORY = "/usr/share/zoneinfo"  # for __TIMESTAMP__, as is /etc/localtime
+SYSTEM_FILES = ("/etc/localtime", "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
                 "/etc/debian_version", "/etc/redhat-release", "/etc/SuSE-release",
                 "/usr/share/locale/locale.alias")
 LOCALE_DIRECTORIES = ("/usr/lib/locale", "/usr/share/locale", "/usr/share/locale-langpack")
@@ -2956,7 +2960,8 @@ class ToolchainListing:
 
     def add_system(self):
         """Add what the loader and the C library look at."""
-        for path in SYSTEM_FILES:
+        zone = self.environment.get("TZ", "").lstrip(":")
+        for path in SYSTEM_FILES + ("%s/%s" % (ZONE_DIRECTORY, zone), zone):
             self.add_if_there(path)
             self.places += [] if mode_at(path) else [path]
         zone = (self.environment.get("TZ") or "/etc/localtime").lstrip(":")
@@ -3017,6 +3022,8 @@ def resolve_native(command, path, is_clang, environment):
     that have it make the same of them on any machine, else None. Raises NotByFiles, OSError."""
     chosen = [word for word in command.words if word[:7] in ("-march=", "-mtune=")
               or word[:6] == "-mcpu="]
+    if is_clang and posix.uname().machine in ("x86_64", "i686", "i586", "i386"):
+        chosen = [word for word in chosen if word[:6] != "-mcpu="]      # of which clang complains
     if not any(word in MACHINE_WORDS for word in chosen):
         return command.argv, None
     status = posix.stat(path)
@@ -5486,6 +5493,8 @@ class OutputPlaces:
         self.dumps = command.dump_directory and place_of(command.dump_directory, job.lister)
         self.appended = frozenset(place_of(name, job.lister) for name in job.appended)
         self.made = self.appended.union(made)
+        if command.prototypes:          # a header, as a rule
+            self.made |= {place_of(command.prototypes, job.lister)}
         self.named = frozenset(place_of(name, job.lister) for name in command.values)
         self.directories = frozenset([job.lister.cwd] + [parent_of(path) for path in made])
         names = [fsdecode(path) for path in made] + [name for name, _ in command.sources]

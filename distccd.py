@@ -1683,7 +1683,7 @@ def language_of(source, compiler):
 #   filled                                bytes stored since the store was last cut
 #   boot                                  which run of this machine's kernel wrote all this
 # MODE is x or -. N tells files apart that are equal but different ones on the client.
-STORE_FORMAT = "1"
+STORE_FORMAT = "2"
 CUT_AFTER = 1 / 16                      # the store is cut when so much of its size has come anew,
 CUT_TO = 7 / 8                          # to so much of its size
 PAGE_UNTOUCHED_S = 3600                 # a page's time of last use is right to an hour
@@ -3494,7 +3494,7 @@ class Receiver:
         fd = os.open(path + b".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             for piece in pieces:
-                start = start or bytes(piece[:4])
+                start += bytes(piece[:len(ELF_MAGIC) - len(start)])
                 state.update(piece)
                 count += len(piece)
                 write_all(fd, piece)
@@ -3833,6 +3833,9 @@ class FilesJob:
                 if copy_digesting(old, new) != entry.digest:
                     raise Refused(EXIT_IO_ERROR, "%s was changed meanwhile"
                                   % printable(content.path))
+        if source.startswith(b"plain/") and begins_elf(path):
+            raise Refused(EXIT_DISTCC_FAILED, "%s is code, and was taken for none"
+                          % printable(entry.path))
         os.chmod(path, 0o644 if entry.kind == b"-" else 0o755)
         os.utime(path, ns=(int(entry.mtime), int(entry.mtime)))
         self.store.add(path, source)

@@ -7325,7 +7325,7 @@ class FilesCase(FaultCase):
     def stored(self):
         """Return the names of all files that the daemon's store keeps."""
         return [name for folder in ("plain", "code", "pages")
-                for _, _, names in os.walk(self.path("cache/1/" + folder)) for name in names]
+                for _, _, names in os.walk(self.path("cache/2/" + folder)) for name in names]
 
     def check_refused(self, answer, *codes):
         """Check that a FilesAnswer refuses: one of these codes, one line of plain text."""
@@ -7612,7 +7612,7 @@ class StoreTest(ProbeCase):
         """An empty directory that root made, as systemd does, is given to the daemon's user."""
         os.mkdir(self.path("systemd"), 0o755)
         daemon = self.daemon(env=self.settings(CACHE_DIRECTORY=self.path("systemd:/other")))
-        self.assertIn("contents are kept in " + self.path("systemd/1"), daemon.log())
+        self.assertIn("contents are kept in " + self.path("systemd/2"), daemon.log())
         self.assertEqual(os.stat(self.path("systemd")).st_uid, distccd.choose_account(
             argparse.Namespace(user=None)).pw_uid)
 
@@ -7634,7 +7634,7 @@ class StoreTest(ProbeCase):
 
     def idle_tree(self):
         """Return the path of the one tree that is left for a job to come."""
-        jobs = self.path("cache/1/jobs")
+        jobs = self.path("cache/2/jobs")
         wait_until(lambda: [name[:4] for name in os.listdir(jobs)] == ["idle"], "an idle tree", 9)
         return os.path.join(jobs, os.listdir(jobs)[0])
 
@@ -7753,11 +7753,11 @@ class StoreTest(ProbeCase):
             self.try_out(daemon, "print", "x", **request)
             self.idle_tree()
             spoilt = [distccd.digest_of(b"text of a\n"), distccd.digest_of(files.page())]
-            for folder, _, names in os.walk(self.path("cache/1")):
+            for folder, _, names in os.walk(self.path("cache/2")):
                 for name in names:
                     if name[:64].encode() in spoilt:
                         os.truncate(os.path.join(folder, name), 3)
-        self.write("cache/1/boot", "another")
+        self.write("cache/2/boot", "another")
         with self.serve_files("--foreign-programs") as daemon:
             answer = self.try_out(daemon, "read", "/w/a.h", "/w/b.h", **request)
             self.assertEqual(answer.output, b"text of a\ntext of b\n")
@@ -7964,7 +7964,7 @@ class FenceTest(ProbeCase):
             wait_until(lambda: not processes_of("/bin/probe"), "the program's end", 5)
             client.close()
         wait_until(lambda: all(name.startswith("idle_") for name in os.listdir(
-            self.path("cache/1/jobs"))), "no job's directory left", 5)
+            self.path("cache/2/jobs"))), "no job's directory left", 5)
 
     def test_clients_leave_early(self):
         """At whatever moment a client leaves, nothing of its job stays."""
@@ -8046,6 +8046,32 @@ class ProgramsTest(ProbeCase):
         tree = self.gcc().file("/w/plain", self.probe)
         self.assertEqual(ask_files(welcoming, ["gcc", "-c", "a.c"], tree, send=True).status, 0)
         self.check_refusal(self.serve_files(), tree, text="/w/plain is missing")
+
+    def test_code_in_pieces(self):
+        """Code is seen to be that in whatever pieces it comes, and nothing of it is stored."""
+        daemon = self.serve_files()
+        self.assertEqual(ask_files(daemon, ["gcc", "-c", "a.c"], self.gcc()).status, 0)
+        for cut, deflate in ((1, False), (2, False), (3, False), (3, True)):
+            code = self.probe + bytes([cut, deflate])
+            client = FilesClient(daemon.port, ["gcc", "-c", "a.c"],
+                                 self.gcc().file("/w/plain", code))
+            self.addCleanup(client.close)
+            client.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            digest = distccd.digest_of(code)
+            parts = [code[:cut], code[cut:]]
+            if deflate:                 # what comes first inflates to so many bytes
+                state = zlib.compressobj()
+                parts = [state.compress(parts[0]) + state.flush(zlib.Z_FULL_FLUSH),
+                         state.compress(parts[1]) + state.flush()]
+            head = digest + b"%08x" % len(code) * deflate
+            body = packet(b"ZBDY" if deflate else b"BODY", head + b"".join(parts))
+            at = len(body) - len(parts[1])
+            client.send(client.request[:-12] + body[:at])
+            time.sleep(0.05)            # so that it comes in two pieces
+            client.send(body[at:] + packet(b"SENT", 0))
+            text = self.check_refused(client.answer(), 110)
+            self.assertIn("/w/plain is missing", text)
+            self.assertFalse([name for name in self.stored() if name.startswith(digest.decode())])
 
     def test_commands(self):
         """Only compilers, by the name and by what it leads to; no options that load code."""

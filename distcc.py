@@ -2709,8 +2709,8 @@ COMPILERS_PROPER = {"c": "cc1", "c++": "cc1plus", "objective-c": "cc1obj",
                     "objective-c++": "cc1objplus", "assembler-with-cpp": "cc1"}
 OTHER_PROGRAMS = ("as", "objcopy")
 # What loader, C library and clang read of the system, where it is there.
-ZONE_DIRECTORY = "/usr/share/zoneinfo"  # for __TIMESTAMP__, as is /etc/localtime
-SYSTEM_FILES = ("/etc/localtime", "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
+ZONE_DIRECTORY = "/usr/share/zoneinfo"  # for __TIMESTAMP__
+SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
                 "/etc/debian_version", "/etc/redhat-release", "/etc/SuSE-release",
                 "/usr/share/locale/locale.alias")
 LOCALE_DIRECTORIES = ("/usr/lib/locale", "/usr/share/locale", "/usr/share/locale-langpack")
@@ -2960,12 +2960,11 @@ class ToolchainListing:
 
     def add_system(self):
         """Add what the loader and the C library look at."""
-        zone = self.environment.get("TZ", "").lstrip(":")
-        for path in SYSTEM_FILES + ("%s/%s" % (ZONE_DIRECTORY, zone), zone):
+        zone = (self.environment.get("TZ") or "/etc/localtime").lstrip(":")
+        zone = zone if zone[:1] == "/" else "%s/%s" % (ZONE_DIRECTORY, zone)
+        for path in SYSTEM_FILES + (zone,):
             self.add_if_there(path)
             self.places += [] if mode_at(path) else [path]
-        zone = (self.environment.get("TZ") or "/etc/localtime").lstrip(":")
-        self.add_if_there(zone if zone[:1] == "/" else "/usr/share/zoneinfo/" + zone)
 
     def add_locale(self):
         """Add what decides on quotation marks and on the language of messages."""

@@ -1917,9 +1917,11 @@ class OwnFiles:
         except (OSError, ValueError):
             self.known = {}
 
-    def facts_of(self, path):
+    def facts_of(self, path, check):
         """Return (digest, size, mtime_ns) of this machine's own regular file at an absolute path
-        (bytes), links followed; None if there is none that we may read."""
+        (bytes), links followed; None if there is none that we may read.
+
+        check(path, size) is called if it must be digested, and may raise Refused."""
         if self.known is None:
             self.load()
         try:
@@ -1929,6 +1931,7 @@ class OwnFiles:
             now = facts.st_mtime_ns, facts.st_size, facts.st_ino, facts.st_ctime_ns
             known = self.known.get(path)
             if known is None or known[:4] != now:
+                check(path, facts.st_size)
                 known = now + (digest_file(path),)
                 # What has changed just now may change again before the clock moves on.
                 is_young = abs(time.time_ns() - facts.st_ctime_ns) < YOUNG_NS
@@ -3357,9 +3360,21 @@ MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
 FETCH_WAIT_S = 20.0                     # so long a job waits for what another one fetches
 FETCH_POLL_MS = 20
 COMPILER_TEMPORARY = re.compile(rb"/tmp/cc[A-Za-z0-9]{6}[^/]*")
-SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[0-9.]+)?")
+SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[\w.+-]+)?")
 # What the loader of programs obeys, which is no business of a compiler.
 LOADER_VARIABLES = re.compile(rb"LD_.*|GCONV_PATH|GLIBC_TUNABLES|MALLOC_.*|RES_OPTIONS")
+# What compilers read of the environment, besides LC_..., and no client sends more. Others name
+# programs and options: COMPILER_PATH, CXX_MODULE_MAPPER, CCC_OVERRIDE_OPTIONS.
+VARIABLES = frozenset(b"""LANG LANGUAGE TZ SOURCE_DATE_EPOCH GCC_COLORS GCC_URLS TERM_URLS TERM
+    COLUMNS NO_COLOR CLICOLOR_FORCE PWD PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH
+    OBJC_INCLUDE_PATH OBJCPLUS_INCLUDE_PATH LIBRARY_PATH COLORTERM VTE_VERSION WT_SESSION
+    KONSOLE_VERSION TERM_PROGRAM POSIXLY_CORRECT
+    DEPENDENCIES_OUTPUT SUNPRO_DEPENDENCIES""".split())
+# The programs that a compiler starts. No interpreter is among them: what a client sends as text
+# finds nothing in a root that would run it.
+PART_NAME = re.compile(
+    r"(?:[\w.]+-)*(?:cc1|cc1plus|cc1obj|cc1objplus|as|objcopy|lto-wrapper|lto1|collect2"
+    r"|ld(?:\.(?:bfd|gold|lld))?)(?:-\d[\d.]*)?", re.ASCII)
 
 FilesRequest = collections.namedtuple(
     "FilesRequest", "flags argv directory environment umask page references")
@@ -3638,6 +3653,8 @@ class FilesJob:
         """Read the request with the contents that come along. Raises WireError, Refused,
         ClientGone, OSError."""
         self.request = recv_request(self.peer)
+        if not self.foreign:
+            self.request = keep_known_variables(self.request)
         self.directory.make([digest for digest, _ in self.request.references])
         self.receiver = Receiver(self.peer, self.directory.path + b"/in",
                                  max(self.store.limit_bytes, MAX_FILE_BYTES))
@@ -3657,6 +3674,7 @@ class FilesJob:
         self.store.own.save()
         if not self.foreign:
             check_options(self.request, self.layout, self.directory.path + b"/lower")
+            check_specs(self.layout, self.directory.path + b"/lower")
 
     def read_pages(self):
         """Return (page, mask) of each reference; pages that are not here are asked for."""
@@ -3743,17 +3761,31 @@ class FilesJob:
         file at that path is the same, else, for a library, this machine's. Raises Refused.
 
         That must be a library indeed, or any file of this machine could be asked for."""
-        facts = self.store.own.facts_of(entry.path)
+        path = entry.path
+        is_library = is_library_name(path)
+        if not is_library and (entry.kind == b"l" or not program_allowed(path, self.allowed)):
+            raise Refused(EXIT_COMPILER_MISSING, "%s is %s" % (printable(path), (
+                "no part of a compiler" if os.path.exists(path) else "missing on this machine")))
+        facts = self.store.own.facts_of(path, self.check_own)
         if facts is None:
-            raise Refused(EXIT_COMPILER_MISSING, "%s is missing on this machine"
-                          % printable(entry.path))
+            raise Refused(EXIT_COMPILER_MISSING, "%s is missing on this machine" % printable(path))
         digest, size, mtime_ns = facts
         if digest == entry.digest:
             return entry
-        if SHARED_LIBRARY.fullmatch(entry.path.rpartition(b"/")[2]) and begins_elf(entry.path):
+        if is_library:
             return entry._replace(digest=digest, size=b"%x" % size, mtime=b"%d" % mtime_ns)
         raise Refused(EXIT_COMPILER_MISSING, "%s differs from the one on this machine"
-                      % printable(entry.path))
+                      % printable(path))
+
+    def check_own(self, path, size):
+        """This machine's own program or library is about to be digested, which is remembered.
+        Raises Refused unless it is one by what it is a link to, too, and a library by its
+        content."""
+        real = os.path.realpath(path)
+        good = is_library_name(real) and begins_elf(path) if is_library_name(path) else \
+            program_allowed(real, self.allowed) or is_listed(path, self.allowed)
+        if not good:
+            raise Refused(EXIT_COMPILER_MISSING, "%s is no part of a compiler" % printable(path))
 
     def link(self, source, path):
         """Link a file of the store into the tree, where it is absent yet; tell whether the store
@@ -3811,7 +3843,7 @@ class FilesJob:
             return Content(path, size_in_name(name), begins_elf(path))
         size = int(entry.size, 16)
         if entry.kind != b"-":
-            facts = self.store.own.facts_of(entry.path)
+            facts = self.store.own.facts_of(entry.path, self.check_own)
             if facts is not None and facts[0] == entry.digest:
                 return Content(entry.path, facts[1], begins_elf(entry.path))
         # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
@@ -3836,7 +3868,8 @@ class FilesJob:
         if source.startswith(b"plain/") and begins_elf(path):
             raise Refused(EXIT_DISTCC_FAILED, "%s is code, and was taken for none"
                           % printable(entry.path))
-        os.chmod(path, 0o644 if entry.kind == b"-" else 0o755)
+        # The loader of programs is a library that must be executable.
+        os.chmod(path, 0o755 if source.startswith(b"code/") else 0o644)
         os.utime(path, ns=(int(entry.mtime), int(entry.mtime)))
         self.store.add(path, source)
         self.grown += content.size
@@ -3906,6 +3939,30 @@ class FilesJob:
         self.directory.remove()
         if self.grown:
             self.store.note_growth(self.grown)
+
+
+def keep_known_variables(request):
+    """Return a FilesRequest without the variables that compilers should not obey here."""
+    return request._replace(environment={
+        name: value for name, value in request.environment.items()
+        if name in VARIABLES or name.startswith(b"LC_")})
+
+
+def is_listed(path, extra):
+    """Tell whether --allow-compiler has added a path (bytes), or any of its name."""
+    return not {os.fsdecode(path), os.path.basename(os.fsdecode(path))}.isdisjoint(extra)
+
+
+def program_allowed(path, extra):
+    """Tell whether a path (bytes) is named as a compiler, a part of one, or in `extra`."""
+    name = os.path.basename(os.fsdecode(path))
+    return is_listed(path, extra) or compiler_name_allowed(name, ()) \
+        or len(name) <= MOST_NAME_CHARACTERS and PART_NAME.fullmatch(name) is not None
+
+
+def is_library_name(path):
+    """Tell whether a path (bytes) is named as a shared library."""
+    return SHARED_LIBRARY.fullmatch(path.rpartition(b"/")[2]) is not None
 
 
 def store_name(entry):
@@ -3983,13 +4040,24 @@ def find_program(request, layout):
 
 # Options that load code or name programs: a second fence, for no code of the client's is there.
 LOADING_OPTION = re.compile(
-    rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix)"
-    rb"|-B")
+    rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix"
+    rb"|config|ld-path|fuse-ld=[^,]*/)|-B")
+# Their arguments go on to another program, one for each comma.
+PASSING_OPTIONS = (b"-Wp,", b"-Wa,", b"-Wl,")
 LOADING_WORD = re.compile(rb"(?:\A|[\s,])(?:" + LOADING_OPTION.pattern + rb")")
 # cc1 and as read such files as well, and gcc hands -I@NAME to them as two words.
 RESPONSE_WORD = re.compile(rb"(?:-[A-Za-z+,-]*)?@(.*)", re.S)
 RESPONSE_NAME = re.compile(rb"(?:(?<!\S)([\"']?)|[\"'\\])((?:-[A-Za-z+,\"'\\-]*)?)@(\S*)")
 MOST_RESPONSE_BYTES = 4 * 1024 * 1024
+# What gcc's driver reads unasked, and programs can be named in (gcc manual, "Spec Files"). Clients
+# send one that says no more than what -march=native and -mtune=native mean on their machine.
+SPECS_NAME = re.compile(rb"specs|.*\.specs?")
+MACHINE_WORD = rb"(?:-m[\w.+=-]+|--param [\w-]+=\w+)"
+MACHINE_SPECS = re.compile(
+    rb"\*cc1_cpu:\n%%\{march=native:%%>march=native(?:(?: %(word)s)+ | {2})"
+    rb"%%\{!mtune=\*:%%>mtune=native(?:(?: %(word)s)+| )\}\} "
+    rb"%%\{mtune=native:%%>mtune=native(?:(?: %(word)s)+| )\}\n\n" % {b"word": MACHINE_WORD})
+MOST_SPECS_BYTES = 64 * 1024
 
 
 def check_program(request, layout, extra):
@@ -4007,26 +4075,28 @@ def check_program(request, layout, extra):
 
 def check_links(layout):
     """Raise Refused for a symbolic link that gives a program another name than this machine does:
-    as and cc1 could be a shell. The names of compilers may lead to any compiler."""
+    as and cc1 could be a shell. The names of compilers may lead to any compiler, those of
+    libraries to any library."""
     for path in layout.links:
         target = resolve_links(layout, path)
         entry = layout.files.get(target)
-        if entry is None or entry.kind != b"x" or os.path.realpath(path) == target:
+        if entry is None or entry.kind == b"-" or os.path.realpath(path) == target:
             continue
-        if not all(compiler_name_allowed(os.path.basename(os.fsdecode(name)), ())
-                   for name in (path, target)):
+        names = [os.path.basename(name) for name in (path, target)]
+        if not all(compiler_name_allowed(os.fsdecode(name), ()) for name in names) \
+                and not all(map(SHARED_LIBRARY.fullmatch, names)):
             raise Refused(EXIT_COMPILER_MISSING, "%s does not lead to %s on this machine"
                           % (printable(path), printable(target)))
 
 
 def check_options(request, layout, tree):
     """Raise Refused for an option that loads code or names a program, in response files too, and
-    in those that these name.
+    in those that these name; and in clang's own files of options, wherever it may look for them.
 
     tree: the directory (bytes) that holds the job's files."""
-    waiting = []
+    waiting = [path for path in [*layout.files, *layout.links] if path.endswith(b".cfg")]
     for word in request.argv[1:]:
-        parts = word.split(b",") if word[:4] in (b"-Wp,", b"-Wa,") else [word]
+        parts = word.split(b",") if word.startswith(PASSING_OPTIONS) else [word]
         if any(LOADING_OPTION.match(part) for part in parts):
             refuse("option not allowed (it runs or loads other programs)", word)
         response = RESPONSE_WORD.match(word)
@@ -4046,6 +4116,22 @@ def check_options(request, layout, tree):
         if not bytes_left or LOADING_WORD.search(text.translate(None, b"\"'\\")):
             refuse("response file not allowed (it may run or load other programs)", b"@" + name)
         waiting += names_of_responses(text)
+
+
+def check_specs(layout, tree):
+    """Raise Refused for a file of gcc's specs that may name programs: any but those that this
+    machine has itself, and those that say what -march=native means."""
+    for name in [*layout.files, *layout.links]:
+        path = resolve_links(layout, name)
+        entry = layout.files.get(path)
+        if not SPECS_NAME.fullmatch(os.path.basename(name)) or entry is None:
+            continue
+        with open(tree + path, "rb") as stream:
+            text = stream.read(MOST_SPECS_BYTES)
+        if not MACHINE_SPECS.fullmatch(text) and not (
+                int(entry.size, 16) <= MOST_RESPONSE_BYTES
+                and OwnFiles.equals(name, entry.digest, int(entry.size, 16))):
+            refuse("specs not allowed (they may run other programs)", name)
 
 
 def names_of_responses(text):

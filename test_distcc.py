@@ -8031,7 +8031,7 @@ class ProgramsTest(ProbeCase):
         for name in ("secret", "secret.so"):
             secret = self.write(name, SECRET)
             self.check_refusal(daemon, tree.copy().file(secret, b"another", "l"),
-                               text=secret + " differs")
+                               text=secret + " is no part of a compiler")
         self.check_refusal(daemon, tree.copy().file("/w/plain", self.probe),
                            text="/w/plain is missing")
         library = next(path for path, head in tree.heads.items()
@@ -8073,6 +8073,61 @@ class ProgramsTest(ProbeCase):
             self.assertIn("/w/plain is missing", text)
             self.assertFalse([name for name in self.stored() if name.startswith(digest.decode())])
 
+    def test_no_interpreters(self):
+        """Of this machine's own programs only those that belong to compilers come into a root, as
+        whatever they are sent, and under no other names."""
+        daemon = self.serve_files()
+        shell = os.path.realpath("/bin/sh")
+        for kind in "xl-":
+            self.check_refusal(daemon, self.gcc().real(shell, kind),
+                               text=shell + " is no part of a compiler")
+        self.check_refusal(daemon, self.gcc().real(shell, "l").link("/x/as", shell),
+                           text="/x/as does not lead to")
+        library = next(path for path, head in self.gcc().heads.items() if head[:2] == b"fl")
+        self.check_refusal(daemon, self.gcc().link("/x/as", library), text="does not lead to")
+        named = self.write("libnone.so.1", "#!/bin/sh\n")
+        self.check_refusal(daemon, self.gcc().real(named, "l"),
+                           text=named + " is no part of a compiler")
+        os.symlink(shell, self.path("as"))
+        self.check_refusal(daemon, self.gcc().file(self.path("as"), self.read(shell), "x"),
+                           text=self.path("as") + " is no part of a compiler")
+        listed = self.gcc().real(shell, "x")
+        welcoming = self.serve_files("--allow-compiler", shell)
+        self.assertEqual(ask_files(welcoming, [shell, "-c", "exit 3"], listed).status, 3 << 8)
+
+    def test_variables(self):
+        """What names programs or options in the environment is not there; the rest is."""
+        environment = {"PATH": "/usr/bin", "COMPILER_PATH": "/w", "GCC_EXEC_PREFIX": "/nowhere/",
+                       "CXX_MODULE_MAPPER": "|/bin/sh", "LC_ALL": "C",
+                       "SUNPRO_DEPENDENCIES": "/w/rule"}
+        answer = ask_files(self.serve_files(), ["gcc", "-c", "a.c"], self.gcc(),
+                           environment=environment)
+        self.assertEqual((answer.status, sorted(answer.files)), (0, ["/w/a.o", "/w/rule"]), answer)
+
+    def test_specs(self):
+        """Files that have drivers start other programs, or with other options, are refused; one
+        that says what -march=native means is not."""
+        daemon = self.serve_files()
+        directory = os.path.dirname(run(["gcc", "-print-libgcc-file-name"]).stdout.decode().strip())
+        good = b"*cc1_cpu:\n%{march=native:%>march=native -march=x86-64 -mno-fma4 " \
+            b"%{!mtune=*:%>mtune=native --param l1-cache-size=32}} " \
+            b"%{mtune=native:%>mtune=native -mtune=generic}\n\n"
+        answer = ask_files(daemon, ["gcc", "-march=native", "-c", "a.c"],
+                           self.gcc().file(directory + "/specs", good))
+        self.assertEqual(answer.status, 0, answer)
+        for bad in (good + b".c:\n/bin/sh x\n\n", good.replace(b"-mno-fma4", b"-fplugin=x"),
+                    good.replace(b"-mno-fma4", b"%(cc1)"), good.replace(b"cpu", b"options"),
+                    run(["gcc", "-dumpspecs"]).stdout, b""):
+            self.check_refusal(daemon, self.gcc().file(directory + "/specs", bad),
+                               text="specs not allowed", code=101)
+        for tree in (self.gcc().file("/w/x", b"").link("/usr/lib/specs", "/w/x"),
+                     self.gcc().file("/w/libgomp.spec", b"")):
+            self.check_refusal(daemon, tree, text="specs not allowed", code=101)
+        self.check_refusal(daemon, self.gcc().file("/usr/bin/gcc.cfg", b"-O2 -fplugin=/w/x.so"),
+                           text="not allowed", code=101)
+        answer = ask_files(daemon, ["gcc", "-c", "a.c"], self.gcc().file("/w/x.cfg", b"A=1\n"))
+        self.assertEqual(answer.status, 0, answer)
+
     def test_commands(self):
         """Only compilers, by the name and by what it leads to; no options that load code."""
         daemon = self.serve_files()
@@ -8105,7 +8160,10 @@ class ProgramsTest(ProbeCase):
                       ["-fmodule-mapper=|x"], ["@/w/words"], ["@nested"], ["@alias"],
                       ["@../w/words"], ["@split"], ["@chain"], ["@deep"],
                       ["@inside"], ["@inside2"], ["@list"], ["-I@words"], ["-I", "@words"],
-                      ["-Wp,-fplugin=x"], ["-Wp,@words"], ["@odd"], ["@odd2"], ["@odd3"], ["@odd4"], ["-iplugindir=x"], ["-Xclang", "-plugin"]):
+                      ["-Wp,-fplugin=x"], ["-Wl,-plugin,x"], ["-Wp,-O2,-fmodule-mapper=|x"],
+                      ["--ld-path=x"], ["-fuse-ld=/x"], ["--config", "x"], ["--config=x"],
+                      ["-Wp,@words"], ["@odd"], ["@odd2"], ["@odd3"], ["@odd4"],
+                      ["-iplugindir=x"], ["-Xclang", "-plugin"]):
             with self.subTest(words=words):
                 self.check_refusal(daemon, tree, *words, text="not allowed", code=101)
         answer = ask_files(daemon, ["gcc", "-c", "a.c", "@good"], tree)

@@ -9522,6 +9522,201 @@ class SignalTest(ClientFaultCase):
         self.check_nothing_left()
 
 
+# -------------------------------------------------------------------------------------------
+# Volunteers over ssh: a real sshd, which sees neither compilers nor headers
+# SshServer SshCase TunnelTest BrokenTunnelTest UnreachableBySshTest
+# -------------------------------------------------------------------------------------------
+
+FAR_UID = 64321                         # of the user on the volunteer, who owns nothing else
+COMPILER_NAMES = ("cc", "gcc", "c++", "g++", "as", "clang", "clang++")
+# Words: directory of the server, home, uid. What is hidden is so for this sshd alone.
+START_SSHD = r"""
+set -e
+for hidden in /usr/lib/gcc /usr/include; do mount --bind "$1/nothing" $hidden; done
+for name in %s; do
+    program=$(readlink -f "$(command -v $name)") && mount --bind "$1/no-program" "$program"
+done
+mount -t tmpfs none /run && mkdir /run/sshd
+mount --bind "$1/passwd" /etc/passwd
+eval "$2"
+exec /usr/sbin/sshd -D -e -f "$1/sshd_config"
+""" % " ".join(COMPILER_NAMES)
+
+
+class SshServer:
+    """A running sshd on a free port of 127.0.0.1, for users far and root, whose homes lie in its
+    directory. process; port; words: for DISTCC_SSH; home: of far."""
+
+    def __init__(self, directory, prepare="", config=""):
+        """directory: made for it; prepare: shell commands in its mount namespace; config: lines."""
+        self.directory = directory
+        os.makedirs(self.path("nothing"))
+        self.home = self.path("far")
+        os.mkdir(self.home)
+        os.chown(self.home, FAR_UID, FAR_UID)
+        os.mkdir(self.path("root"))
+        for name in ("host_key", "key", "wrong_key"):
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.path(name)])
+        self.write("no-program", "")
+        with open("/etc/passwd") as stream:
+            others = [line for line in stream if not line.startswith("root:")]
+        self.write("passwd", "root:*:0:0::%s:/bin/sh\nfar:*:%d:%d::%s:/bin/sh\n%s" % (
+            self.path("root"), FAR_UID, FAR_UID, self.home, "".join(others)))
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", 0))
+            self.port = holder.getsockname()[1]
+        with open(self.path("host_key.pub")) as stream:
+            self.write("known_hosts", "[127.0.0.1]:%d %s" % (self.port, stream.read()))
+        self.write("sshd_config", "\n".join((
+            config, "Port %d" % self.port, "ListenAddress 127.0.0.1", "UsePAM no",
+            "HostKey " + self.path("host_key"), "PidFile none", "StrictModes no",
+            "AuthorizedKeysFile %s" % self.path("key.pub"), "PasswordAuthentication yes",
+            "PermitRootLogin yes", "PrintMotd no", "")))
+        self.words = self.client_words()
+        self.log_file = tempfile.TemporaryFile("w+b")
+        self.process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", START_SSHD, "sh", directory, prepare],
+            stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file,
+            start_new_session=True)
+        wait_until(lambda: "Server listening" in self.log() or self.process.poll() is not None,
+                   "sshd to listen")
+        if self.process.poll() is not None:
+            raise AssertionError("sshd ended: " + self.log())
+
+    def path(self, name):
+        """Return the path of a name in its directory."""
+        return os.path.join(self.directory, name)
+
+    def write(self, name, text):
+        """Write a file into its directory."""
+        with open(self.path(name), "w") as stream:
+            stream.write(text)
+        os.chmod(self.path(name), 0o644)
+
+    def client_words(self, key="key", known="known_hosts"):
+        """Return words for DISTCC_SSH."""
+        return "ssh -F none -i %s -o IdentitiesOnly=yes -o IdentityAgent=none -o " \
+            "GlobalKnownHostsFile=/dev/null -o UserKnownHostsFile=%s" % (
+                self.path(key), self.path(known))
+
+    def log(self):
+        """Return what sshd has said so far."""
+        size = os.fstat(self.log_file.fileno()).st_size
+        return os.pread(self.log_file.fileno(), size, 0).decode(errors="replace")
+
+    def sessions(self):
+        """Return the process ids of what serves connections."""
+        return children_of(self.process.pid)
+
+    def daemons(self):
+        """Return the process ids of the daemons that run from its homes, their children left
+        out."""
+        found = [pid for pid in all_processes() if self.directory + "/" in command_of(pid)
+                 and "--socket" in command_of(pid)]
+        return [pid for pid in found if parent_of(pid) not in found]
+
+    def stop(self):
+        """End it, its sessions and the daemons that were started through it."""
+        for pid in descendants_of(self.process.pid) + self.daemons():
+            for child in descendants_of(pid):
+                kill_quietly(child)
+            kill_quietly(pid)
+        kill_group(self.process.pid)
+        self.process.wait()
+        self.log_file.close()
+
+
+def all_processes():
+    """Return the ids of all processes."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def command_of(pid):
+    """Return the command line of a process, "" if it has gone."""
+    with contextlib.suppress(OSError), open("/proc/%d/cmdline" % pid, "rb") as stream:
+        return stream.read().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def parent_of(pid):
+    """Return the id of a process's parent, 0 if it has gone."""
+    with contextlib.suppress(OSError), open("/proc/%d/stat" % pid) as stream:
+        return int(stream.read().rpartition(")")[2].split()[1])
+    return 0
+
+
+@unittest.skipIf(UID, "only root can hide the compilers from a server")
+class SshCase(SystemCase):
+    """A SystemCase with one or more such servers. Clients go by files."""
+
+    def setUp(self):
+        """The source that the tests compile."""
+        super().setUp()
+        self.source = self.write("one.c", "#include <stdio.h>\nint one(void) { return BUFSIZ; }\n")
+        self.addCleanup(self.end_masters)
+
+    def serve(self, name="sshd", **keywords):
+        """Start a server that ends with the test."""
+        server = SshServer(self.path(name), **keywords)
+        self.addCleanup(server.stop)
+        return server
+
+    def masters(self):
+        """Return the process ids of the ssh masters that this test's clients have started."""
+        return [pid for pid in all_processes() if self.tmp in command_of(pid)
+                and command_of(pid).startswith("ssh")]
+
+    def end_masters(self):
+        """End these."""
+        for pid in self.masters():
+            kill_quietly(pid)
+
+    def settings(self, server, words=None, **changes):
+        """Return changes to the environment of a client of this server."""
+        return dict({"hosts": "far@127.0.0.1:%d/4" % server.port, "DISTCC_WAY": None,
+                     "DISTCC_SSH": words or server.words}, **changes)
+
+    def compile(self, server, *words, output="one.o", **changes):
+        """Compile the source on the server; return the Result."""
+        return self.client("gcc", "-g", "-c", "one.c", "-o", output, *words,
+                           **self.settings(server, **changes))
+
+    def compile_well(self, server, *words, **changes):
+        """The same, and check that the object is the plain compiler's."""
+        self.succeed(self.compile(server, *words, **changes))
+        self.check_object()
+
+    def check_object(self, name="one.o"):
+        """Check that an object is the plain compiler's."""
+        self.succeed(run(["gcc", "-g", "-c", "one.c", "-o", "plain.o"], self.dir))
+        self.assertEqual(self.read(name), self.read("plain.o"))
+
+    def run_here(self, server, *needles, **changes):
+        """Compile; check that it came to be done here after one warning that has all needles."""
+        result = self.compile(server, DISTCC_FALLBACK=None, **changes)
+        self.assertEqual(result.status, 0, result)
+        self.check_object()
+        lines = warnings_in(result)
+        self.assertEqual(len(lines), 1, result)
+        for needle in needles:
+            self.assertIn(needle, lines[0])
+        return lines[0]
+
+
+class TunnelTest(SshCase):
+    """What works."""
+
+    def test_standing_tunnel(self):
+        """A volunteer without compiler and headers; the second job starts no further ssh."""
+        server = self.serve()
+        self.compile_well(server)
+        before = self.masters(), server.daemons(), server.log().count("Accepted publickey")
+        self.assertEqual((len(before[0]), len(before[1]), before[2]), (1, 1, 1))
+        self.compile_well(server)
+        self.assertEqual((self.masters(), server.daemons(),
+                          server.log().count("Accepted publickey")), before)
+
+
 # ---------------------------------------------------------------------------------------------
 # Benchmark: `python3 test_distcc.py bench [--sources DIR] [--quick] [SECTION...]`; no unittest
 # ---------------------------------------------------------------------------------------------

@@ -55,7 +55,9 @@ Three ways to call it:
     ln -s distcc.py ~/masquerade/gcc    as the compiler, when that directory leads PATH
 
 Environment:
-    DISTCC_HOSTS            volunteers: HOST[:PORT][/LIMIT] or [IPV6]:PORT/LIMIT, localhost
+    DISTCC_HOSTS            volunteers: HOST[:PORT][/LIMIT] or [IPV6]:PORT/LIMIT, localhost;
+                            [USER]@ before HOST: over ssh
+    DISTCC_SSH              the ssh command, with its first options
     DISTCC_VERBOSE          1: say everything; 0: not even the notice of each job
     DISTCC_LOG              file that takes distcc's own messages instead of stderr
     DISTCC_SAVE_TEMPS       1: keep working files
@@ -3266,10 +3268,10 @@ def try_lock(path, mode=posix.O_RDONLY):
     return descriptor
 
 
-MOST_TUNNEL_DIRECTORY = 55              # bytes: a UNIX socket's path has at most 107, and ssh binds
-                                        # to one that is 17 longer first
-PLAIN_PATH_CHARACTERS = {ord(char): None for char in "/._-"}    # beside letters and digits: ssh
-                                                                # gives no other a meaning
+MOST_TUNNEL_DIRECTORY = 55              # bytes: a UNIX socket's path has at most 107, and ssh
+                                        # binds to one that is 17 longer first
+# Beside letters and digits: ssh gives a meaning to others.
+PLAIN_PATH_CHARACTERS = {ord(char): None for char in "/._-"}
 
 
 def tunnel_path(host, suffix, about=""):
@@ -4616,9 +4618,9 @@ def recv_reply(connection):
 #   - Each host has one ssh process here, the master of OpenSSH's ControlMaster. It carries
 #     connections from a UNIX socket in the directory of working files to the one on which the
 #     daemon listens there. A job connects to the socket here, and starts nothing.
-#   - Who finds no such socket, or none that leads anywhere, makes the way under a lock: the master,
-#     the daemon there (distccd.py travels by itself), the forwarding. Others wait for the lock, and
-#     find the way made, or the reason why it cannot be.
+#   - Who finds no such socket, or none that leads anywhere, makes the way under a lock: the
+#     master, the daemon there (distccd.py travels by itself), the forwarding. Others wait for the
+#     lock, and find the way made, or the reason why it cannot be.
 #   - Whose first job sends a compiler there holds the same lock meanwhile. Jobs that see it held
 #     go elsewhere if they can.
 #   - The master ends when it has carried nothing for ten minutes, and so does the daemon. A socket
@@ -4936,6 +4938,7 @@ class Shipment:
         self.lock, self.next_report = None, None
 
     def __enter__(self):
+        """Return this; it ends when all is sent, or cannot be."""
         return self
 
     def note(self, size):
@@ -4960,6 +4963,7 @@ class Shipment:
             return None
 
     def __exit__(self, *exception):
+        """Let jobs come again, and say that all is sent if it is."""
         if self.lock is not None:
             posix.close(self.lock)
         if self.next_report is not None and exception[0] is None:
@@ -6114,7 +6118,8 @@ def do_by_files(job, search, environment):
     compile_by_files does, and HostFailed that names the host."""
     host = search.host
     try:
-        connection = search.connect(None, FILES_SILENCE_S)
+        patience_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", 0) or FILES_SILENCE_S
+        connection = search.connect(None, min(patience_s, FILES_SILENCE_S))
         notice("compile %s on %s" % (job.source, search.host))
         host = search.host
         status, note, seconds = compile_by_files(job, connection, environment,
@@ -6458,12 +6463,14 @@ The compiler may be left out (then it is cc), and distcc.py may be called by a s
 that has the compiler's name and stands first in PATH. Options of distcc.py come before the
 compiler; all that follows is the compiler's.
 
-DISTCC_HOSTS lists the machines that compile, each of which runs distccd.py:
+DISTCC_HOSTS lists the machines that compile, each of which runs distccd.py, or sshd:
   HOST[:PORT][/LIMIT]        a name or an IPv4 address; port %d and limit %d unless given
   [IPV6-ADDRESS]:PORT/LIMIT
+  [USER]@HOST[:PORT][/LIMIT] over ssh: nothing need be installed there but Python
   localhost[/LIMIT]          compiles here, without a daemon
 Other variables: DISTCC_WAY DISTCC_VERBOSE DISTCC_LOG DISTCC_SAVE_TEMPS DISTCC_TCP_CORK DISTCC_DIR
-DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD DISTCC_DIRECTIVES_ONLY; see README.
+DISTCC_SSH DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD DISTCC_DIRECTIVES_ONLY;
+see README.
 """ % (DEFAULT_PORT, DEFAULT_LIMIT)
 VERSION_TEXT = "distcc.py %s\nprotocol 1, default port %d\n" % (VERSION, DEFAULT_PORT)
 LINKED_SUFFIXES = (".o", ".obj", ".a", ".so", ".lo", ".la", ".dylib", ".lib")

@@ -4403,8 +4403,7 @@ class LocalServer(CompileServer):
             if is_listening(self.path):
                 raise Fatal(EXIT_BIND_FAILED, "a daemon listens on %s already"
                             % printable(self.path))
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
+            remove_old_socket(self.path)
             socketserver.ForkingTCPServer.__init__(self, self.path, JobHandler)
             self.identity = os.stat(self.path).st_ino
             fcntl.flock(self.directory, fcntl.LOCK_UN)
@@ -4473,9 +4472,17 @@ def open_socket_directory(path, account):
     return fd
 
 
+def remove_old_socket(path):
+    """Remove a socket on which nobody listens, if there is one. Raises OSError, Fatal."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise Fatal(EXIT_BIND_FAILED, "%s is no socket" % printable(path))
+        os.unlink(path)
+
+
 def is_listening(path):
-    """Tell whether a daemon listens on the UNIX socket at path. Raises OSError where that is no
-    socket, or out of reach."""
+    """Tell whether a daemon listens on the UNIX socket at path. Raises OSError where it is out of
+    reach."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -8957,7 +8957,7 @@ class UnreachableTest(ClientFaultCase):
 class HostWordsTest(ClientFaultCase):
     """Host lists with words that mean nothing."""
 
-    WORDS = """a:b a:0 a:65536 a:-1 a:1:2 a/0 a/ a/1/2 /4 :4200 ::1 [::1 [::1]x [x]:1 user@host
+    WORDS = """a:b a:0 a:65536 a:-1 a:1:2 a/0 a/ a/1/2 /4 :4200 ::1 [::1 [::1]x [x]:1 -u@host
         a,lzo --randomize a:99999999999999999999 a\x1b[2J:x \xe4\xf6.example localhost:1 a;b
         a$b a`b http://a/ ../../x ~""".split() + ["x" * 300, "x" * 100000 + ":x"]
 

@@ -427,6 +427,11 @@ def add_mode_options(group):
     group.add_argument("-p", "--port", type=number_from(0, 65535), default=DEFAULT_PORT,
                        help="TCP port, default %(default)s; 0 picks one, which the log names")
     group.add_argument("--listen", metavar="ADDRESS", help="listen on this address only")
+    group.add_argument("--socket", metavar="PATH", help="listen on this UNIX socket instead, for "
+                       "this user alone;\nits directory is made if need be, as distcc.py does "
+                       "over ssh")
+    group.add_argument("--idle-exit", type=number_from(0, None, float), default=0, metavar="S",
+                       help="end after so many seconds without a connection (0: never)")
     group.add_argument("-P", "--pid-file", metavar="FILE", help="write the daemon's process id")
     group.add_argument("-N", "--nice", type=number_from(0, 20), default=0, metavar="NICENESS",
                        help="run at this lower priority, 0 to 20")
@@ -3358,6 +3363,7 @@ MOST_REFERENCES = 8192
 MOST_PAGES_BYTES = 64 * 1024 * 1024
 MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
 FETCH_WAIT_S = 20.0                     # so long a job waits for what another one fetches
+FETCH_WAIT_OVER_SSH_S = 1800.0          # a compiler on a slow line: twice would take twice as long
 FETCH_POLL_MS = 20
 COMPILER_TEMPORARY = re.compile(rb"/tmp/cc[A-Za-z0-9]{6}[^/]*")
 SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[\w.+-]+)?")
@@ -3499,6 +3505,7 @@ class Receiver:
                 raise WireError(EXIT_TRUNCATED, "connection closed, %d bytes of a content missing"
                                 % length)
             length -= len(piece)
+            self.peer.send_life()       # what the client has sent may be on its way for long
             yield piece
 
     def store_content(self, digest, size, pieces):
@@ -3645,6 +3652,7 @@ class FilesJob:
         self.allowed = options.allow_compiler
         self.directory = RootDirectory(self.store)
         self.request = self.receiver = self.layout = None
+        self.fetch_wait_s = FETCH_WAIT_OVER_SSH_S if options.socket else FETCH_WAIT_S
         self.lacked = self.grown = 0
         self.lower_fds, self.files = {}, {}
         self.whole = False              # whether the tree is as the layout says
@@ -3880,7 +3888,7 @@ class FilesJob:
         """Get contents that the store lacks: from the client, or, when another job is fetching
         them already, from that. missing: digests; have(digest) takes a content that is here, and
         tells whether it is. Raises as recv() does."""
-        until = time.monotonic() + FETCH_WAIT_S
+        until = time.monotonic() + self.fetch_wait_s
         while missing:
             patient = time.monotonic() < until
             mine = [digest for digest in missing
@@ -4211,9 +4219,9 @@ class FilesWorker(Worker):
             raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % self.why_not)
         job = FilesJob(peer, self.roots, self.options)
         try:
+            peer.next_life = time.monotonic() + LIFE_AFTER_S
             job.recv()
             self.title = files_title(job.request.argv)
-            peer.next_life = time.monotonic() + LIFE_AFTER_S
             job.lay_out()
             self.at_work = True
             self.note_whole()
@@ -4272,7 +4280,7 @@ def files_title(argv):
 
 # -------------------------------------------------------------------------------------------
 # Server: listen, accept, fork, reap, limit
-# CompileServer
+# CompileServer LocalServer JobHandler
 # -------------------------------------------------------------------------------------------
 
 class StopServing(Exception):
@@ -4311,12 +4319,25 @@ class CompileServer(socketserver.ForkingTCPServer):
         self.next_sweep = 0.0           # time.monotonic()
         self.patience_s = silence_timeout_s() * MAKES_ROOM_AFTER
         self.lingering = collections.deque()
-        self.address_family, address = choose_address(options)
+        self.idle_since = time.monotonic()
+        self.listen()
+
+    def listen(self):
+        """Bind and listen. Raises Fatal (102)."""
+        self.address_family, address = choose_address(self.options)
         try:
             super().__init__(address, JobHandler)
         except (OSError, OverflowError) as error:
             raise Fatal(EXIT_BIND_FAILED, "cannot listen on %s port %d: %s"
                         % (address[0], address[1], getattr(error, "strerror", error))) from None
+
+    def name(self):
+        """Return where it listens, for the log."""
+        return "%s port %d" % self.server_address[:2]
+
+    def serves(self, host):
+        """Tell whether clients at this address are served."""
+        return address_allowed(host, self.options.networks)
 
     def server_bind(self):
         """Bind, on both protocols where the address is the unspecified one of IPv6."""
@@ -4339,7 +4360,8 @@ class CompileServer(socketserver.ForkingTCPServer):
     def process_request(self, request, client_address):
         """Serve one accepted connection: in a child, or here under --no-fork."""
         host = unmapped(client_address[0])
-        if not address_allowed(host, self.options.networks):
+        self.idle_since = time.monotonic()
+        if not self.serves(host):
             self.turn_away(request, "address %s is not served" % host)      # costs no process
             return
         if self.options.no_fork:
@@ -4456,6 +4478,10 @@ class CompileServer(socketserver.ForkingTCPServer):
             raise StopServing()
         if self.children:
             self.collect_children()
+            self.idle_since = time.monotonic()
+        elif self.options.idle_exit \
+                and time.monotonic() - self.idle_since > self.options.idle_exit:
+            self.end_idle()
         if self.worker.unswept:
             self.worker.sweep_again()
         while self.lingering and self.lingering[0][1] <= time.monotonic():
@@ -4507,6 +4533,11 @@ class CompileServer(socketserver.ForkingTCPServer):
                 kill_quietly(pid, signal_number)
         self.collect_children(blocking=True)
 
+    def end_idle(self):
+        """Stop, for nobody has come for long. Raises StopServing."""
+        log("notice", "idle for %g s" % self.options.idle_exit)
+        raise StopServing()
+
     def on_stop(self, number):
         """Signal handler: stop the daemon; in a child its job, unless a terminal asks all."""
         if not self.in_child:
@@ -4533,6 +4564,112 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.lingering.pop()[0].close()
 
 
+class LocalServer(CompileServer):
+    """A CompileServer on a UNIX socket: who may open that was admitted by ssh, or is this user.
+
+    The directory of the socket is this user's alone (0700). Its lock is held by who looks whether
+    the socket is in use, makes it or removes it, so that of two daemons that start at the same
+    moment one says that the other listens."""
+
+    def listen(self):
+        """Bind and listen, in place of a daemon that was killed. Raises Fatal (102)."""
+        self.path = os.path.abspath(self.options.socket)
+        self.address_family = socket.AF_UNIX
+        try:
+            self.directory = open_socket_directory(os.path.dirname(self.path),
+                                                   self.options.account)
+            fcntl.flock(self.directory, fcntl.LOCK_EX)
+            if is_listening(self.path):
+                raise Fatal(EXIT_BIND_FAILED, "a daemon listens on %s already"
+                            % printable(self.path))
+            remove_old_socket(self.path)
+            socketserver.ForkingTCPServer.__init__(self, self.path, JobHandler)
+            self.identity = os.stat(self.path).st_ino
+            fcntl.flock(self.directory, fcntl.LOCK_UN)
+        except OSError as error:
+            raise Fatal(EXIT_BIND_FAILED, "cannot listen on %s: %s" % (
+                printable(self.path), error.strerror or error)) from None
+
+    def server_bind(self):
+        """Bind, for this user alone."""
+        mask = os.umask(0o177)
+        try:
+            self.socket.bind(self.path)
+        finally:
+            os.umask(mask)
+        self.server_address = self.path
+        self.socket.setblocking(False)
+
+    def name(self):
+        """Return where it listens, for the log."""
+        return printable(self.path)
+
+    def serves(self, host):
+        """Tell whether clients are served: yes."""
+        return True
+
+    def get_request(self):
+        """Accept one connection, whose other end has no address. Raises OSError."""
+        return super().get_request()[0], ("local peer", 0)
+
+    def end_idle(self):
+        """Stop, unless somebody has come before the socket was gone. Raises StopServing."""
+        self.remove_socket()
+        if not select.select([self.socket], [], [], 0)[0]:
+            super().end_idle()
+        self.idle_since = time.monotonic()
+
+    def remove_socket(self):
+        """Remove the socket, if it is still this daemon's, and a directory that is empty then."""
+        name = os.path.basename(self.path)
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.directory, fcntl.LOCK_EX)
+            if os.stat(name, dir_fd=self.directory, follow_symlinks=False).st_ino == self.identity:
+                os.unlink(name, dir_fd=self.directory)
+                os.rmdir(os.path.dirname(self.path))
+        fcntl.flock(self.directory, fcntl.LOCK_UN)
+
+    def server_close(self):
+        """Close the listener and remove its socket."""
+        super().server_close()
+        self.remove_socket()
+
+
+def open_socket_directory(path, account):
+    """Return a descriptor of a directory that nobody but this user can enter, made if need be and
+    given to the user that root is going to be (pwd entry, or None). Raises OSError, Fatal."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    facts = os.fstat(fd)
+    owners = [os.geteuid()] + ([account.pw_uid] if account else [])
+    if facts.st_uid not in owners or facts.st_mode & 0o077:
+        raise Fatal(EXIT_BIND_FAILED, "%s is not this user's alone" % printable(path))
+    if account:
+        os.fchown(fd, account.pw_uid, account.pw_gid)
+    return fd
+
+
+def remove_old_socket(path):
+    """Remove a socket on which nobody listens, if there is one. Raises OSError, Fatal."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise Fatal(EXIT_BIND_FAILED, "%s is no socket" % printable(path))
+        os.unlink(path)
+
+
+def is_listening(path):
+    """Tell whether a daemon listens on the UNIX socket at path. Raises OSError where it is out of
+    reach."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
+
+
 class JobHandler(socketserver.BaseRequestHandler):
     """Serves one connection of a CompileServer."""
 
@@ -4542,7 +4679,8 @@ class JobHandler(socketserver.BaseRequestHandler):
         host, port = self.client_address[:2]
         host = unmapped(host)
         descriptor = self.request.fileno()
-        self.server.worker.serve(Peer(descriptor, descriptor, "%s port %d" % (host, port)), None)
+        name = "%s port %d" % (host, port) if port else host
+        self.server.worker.serve(Peer(descriptor, descriptor, name), None)
 
 
 def unmapped(host):
@@ -4795,7 +4933,8 @@ def serve_network(options):
     """Listen and serve until told to stop; return the exit code. Raises Fatal."""
     pid_file = PidFile(options.pid_file)
     os.environ["TMPDIR"] = temporary_directory()
-    server = CompileServer(options)     # before detaching, so that the exit code tells
+    # Before detaching, so that the exit code tells.
+    server = LocalServer(options) if options.socket else CompileServer(options)
     pid_file.open(options.account)
     trim_memory()
     load_prctl()
@@ -4811,7 +4950,7 @@ def serve_network(options):
         confine_process(options.jobs)
     sweep_directories()             # after daemons that were killed
     server.worker.sweep()
-    log("notice", "listening on %s port %d" % server.server_address[:2])
+    log("notice", "listening on " + server.name())
     finish_detaching()
     gc.collect()
     if hasattr(gc, "freeze"):
@@ -4858,12 +4997,13 @@ def shed_syntax_tree(argv):
     A module has none, and comes compiled from the cache. Returns where this cannot be done."""
     path = os.path.abspath(__file__)
     if __name__ != "__main__" or sys.implementation.name != "cpython" \
-            or os.path.basename(path) != "distccd.py" or not sys.executable:
+            or not path.endswith(".py") or not sys.executable:
         return
     # -I, or Python would look for modules in the current directory first.
     flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
-    program = ("import os, sys; sys.path.insert(0, os.path.dirname(sys.argv[1])); import distccd;"
-               " sys.exit(distccd.main(sys.argv[2:]))")
+    program = ("import os, sys; directory, name = os.path.split(sys.argv[1]);"
+               " sys.path.insert(0, directory); daemon = __import__(name[:-3]);"
+               " sys.exit(daemon.main(sys.argv[2:]))")
     try:
         os.execv(sys.executable, [sys.executable] + flags + ["-c", program, path] + argv)
     except OSError:

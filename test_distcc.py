@@ -4,7 +4,7 @@
 Everything is real: compilers, daemons on free ports of the loopback interface, sockets, signals
 and full disks. Each test works in a directory of its own. Needs, beside Python: gcc, g++,
 clang, llvm, gobjc, gobjc++, a gcc and g++ for aarch64, locales, ccache, socat, make, ninja,
-cmake and C distcc 3.4.
+cmake, sshd and C distcc 3.4.
 """
 
 import argparse
@@ -1264,7 +1264,8 @@ class ParseHostsTest(unittest.TestCase):
         """Each is named and left out; its neighbours stay."""
         for word in ("a:", "a:0", "a:65536", "a:port", "a:-1", "a:1:2", "::1", "fe80::1/2", "[::1",
                      "[]", "[]:1", "[::1]x", "[a]", "a/", "a/0", "a/-1", "a/1001", "a/x", "a/1/2",
-                     "a:+1", "a:1_0", "a:\u0661", "a/1.5", ":1", "/4", "@", "user@a", "a,lzo",
+                     "a:+1", "a:1_0", "a:\u0661", "a/1.5", ":1", "/4", "@", "-u@a", "u;v@a", "@-a", "u@b@a",
+                     "@a:0", "a,lzo",
                      "-a", "--randomize", "+zeroconf", "localhost:4200", "localhost:1/2", "a;b",
                      "a" * 254, "h\u00f6st", "a:99999999999", "a/" + "9" * 5000, "$HOST", "..."):
             with self.subTest(word=word):
@@ -8331,10 +8332,6 @@ class StaleJobsTest(TogetherCase):
             lambda: self.write("w/i/made.h/no.h", ""),              # a directory is passed over
             lambda: self.generate(4))
 
-    def generate(self, value):
-        """Write a header as a build does that has just made its generator."""
-        self.write("w/j/made.h", "#define M %d\n" % value)
-
     def check_steps(self, settled):
         """Compile after each step, and once more. settled: whether the memory may rely on the
         times of files, as they are old enough."""
@@ -9650,7 +9647,7 @@ class UnreachableTest(ClientFaultCase):
 class HostWordsTest(ClientFaultCase):
     """Host lists with words that mean nothing."""
 
-    WORDS = """a:b a:0 a:65536 a:-1 a:1:2 a/0 a/ a/1/2 /4 :4200 ::1 [::1 [::1]x [x]:1 user@host
+    WORDS = """a:b a:0 a:65536 a:-1 a:1:2 a/0 a/ a/1/2 /4 :4200 ::1 [::1 [::1]x [x]:1 -u@host
         a,lzo --randomize a:99999999999999999999 a\x1b[2J:x \xe4\xf6.example localhost:1 a;b
         a$b a`b http://a/ ../../x ~""".split() + ["x" * 300, "x" * 100000 + ":x"]
 
@@ -10575,6 +10572,410 @@ class SignalTest(ClientFaultCase):
             process.send_signal(number)
             process.communicate()
         self.check_nothing_left()
+
+
+# -------------------------------------------------------------------------------------------
+# Volunteers over ssh: a real sshd, which sees neither compilers nor headers
+# SshServer SshCase TunnelTest UnreachableBySshTest SocketTest
+# -------------------------------------------------------------------------------------------
+
+FAR_UID = 64321                         # of the user on the volunteer, who owns nothing else
+COMPILER_NAMES = ("cc", "gcc", "c++", "g++", "as", "clang", "clang++")
+# Words: directory of the server, home, uid. What is hidden is so for this sshd alone.
+START_SSHD = r"""
+set -e
+for hidden in /usr/lib/gcc /usr/include; do mount --bind "$1/nothing" $hidden; done
+for name in %s; do
+    program=$(readlink -f "$(command -v $name)") && mount --bind "$1/no-program" "$program"
+done
+mount -t tmpfs none /run && mkdir /run/sshd
+mount --bind "$1/passwd" /etc/passwd
+eval "$2"
+exec /usr/sbin/sshd -D -e -f "$1/sshd_config"
+""" % " ".join(COMPILER_NAMES)
+
+
+class SshServer:
+    """A running sshd on a free port of 127.0.0.1, for users far and root, whose homes lie in its
+    directory. process; port; words: for DISTCC_SSH; home: of far."""
+
+    def __init__(self, directory, prepare="", config=""):
+        """directory: made for it; prepare: shell commands in its mount namespace; config: lines."""
+        self.directory = directory
+        os.makedirs(self.path("nothing"))
+        self.home = self.path("far")
+        os.mkdir(self.home)
+        os.chown(self.home, FAR_UID, FAR_UID)
+        os.mkdir(self.path("root"))
+        for name in ("host_key", "key", "wrong_key"):
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.path(name)])
+        self.write("no-program", "")
+        with open("/etc/passwd") as stream:
+            others = [line for line in stream if not line.startswith("root:")]
+        self.write("passwd", "root:*:0:0::%s:/bin/sh\nfar:*:%d:%d::%s:/bin/sh\n%s" % (
+            self.path("root"), FAR_UID, FAR_UID, self.home, "".join(others)))
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", 0))
+            self.port = holder.getsockname()[1]
+        with open(self.path("host_key.pub")) as stream:
+            self.write("known_hosts", "[127.0.0.1]:%d %s" % (self.port, stream.read()))
+        self.write("sshd_config", "\n".join((
+            config, "Port %d" % self.port, "ListenAddress 127.0.0.1", "UsePAM no",
+            "HostKey " + self.path("host_key"), "PidFile none", "StrictModes no",
+            "AuthorizedKeysFile %s" % self.path("key.pub"), "PasswordAuthentication yes",
+            "PermitRootLogin yes", "PrintMotd no", "")))
+        self.words = self.client_words()
+        self.log_file = tempfile.TemporaryFile("w+b")
+        self.process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", START_SSHD, "sh", directory, prepare],
+            stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file,
+            start_new_session=True)
+        wait_until(lambda: "Server listening" in self.log() or self.process.poll() is not None,
+                   "sshd to listen")
+        if self.process.poll() is not None:
+            raise AssertionError("sshd ended: " + self.log())
+
+    def path(self, name):
+        """Return the path of a name in its directory."""
+        return os.path.join(self.directory, name)
+
+    def write(self, name, text):
+        """Write a file into its directory."""
+        with open(self.path(name), "w") as stream:
+            stream.write(text)
+        os.chmod(self.path(name), 0o644)
+
+    def client_words(self, key="key", known="known_hosts"):
+        """Return words for DISTCC_SSH."""
+        return "ssh -F none -i %s -o IdentitiesOnly=yes -o IdentityAgent=none -o " \
+            "GlobalKnownHostsFile=/dev/null -o UserKnownHostsFile=%s" % (
+                self.path(key), self.path(known))
+
+    def log(self):
+        """Return what sshd has said so far."""
+        size = os.fstat(self.log_file.fileno()).st_size
+        return os.pread(self.log_file.fileno(), size, 0).decode(errors="replace")
+
+    def sessions(self):
+        """Return the process ids of what serves connections."""
+        return children_of(self.process.pid)
+
+    def daemons(self):
+        """Return the process ids of the daemons that run from its homes, their children left
+        out."""
+        found = [pid for pid in all_processes() if self.directory + "/" in command_of(pid)
+                 and "--socket" in command_of(pid)]
+        return [pid for pid in found if parent_of(pid) not in found]
+
+    def stop(self):
+        """End it, its sessions and the daemons that were started through it."""
+        for pid in descendants_of(self.process.pid) + self.daemons():
+            for child in descendants_of(pid):
+                kill_quietly(child)
+            kill_quietly(pid)
+        kill_group(self.process.pid)
+        self.process.wait()
+        self.log_file.close()
+
+
+def all_processes():
+    """Return the ids of all processes."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def command_of(pid):
+    """Return the command line of a process, "" if it has gone."""
+    with contextlib.suppress(OSError), open("/proc/%d/cmdline" % pid, "rb") as stream:
+        return stream.read().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def parent_of(pid):
+    """Return the id of a process's parent, 0 if it has gone."""
+    with contextlib.suppress(OSError), open("/proc/%d/stat" % pid) as stream:
+        return int(stream.read().rpartition(")")[2].split()[1])
+    return 0
+
+
+@unittest.skipIf(UID, "only root can hide the compilers from a server")
+class SshCase(SystemCase):
+    """A SystemCase with one or more such servers. Clients go by files."""
+
+    def setUp(self):
+        """The source that the tests compile."""
+        super().setUp()
+        self.source = self.write("one.c", "#include <stdio.h>\nint one(void) { return BUFSIZ; }\n")
+        self.addCleanup(self.end_masters)
+
+    def serve(self, name="sshd", **keywords):
+        """Start a server that ends with the test."""
+        server = SshServer(self.path(name), **keywords)
+        self.addCleanup(server.stop)
+        return server
+
+    def masters(self):
+        """Return the process ids of the ssh masters that this test's clients have started."""
+        return [pid for pid in all_processes() if self.tmp in command_of(pid)
+                and command_of(pid).startswith("ssh")]
+
+    def end_masters(self):
+        """End these."""
+        for pid in self.masters():
+            kill_quietly(pid)
+
+    def settings(self, server, words=None, **changes):
+        """Return changes to the environment of a client of this server."""
+        return dict({"hosts": "far@127.0.0.1:%d/4" % server.port, "DISTCC_WAY": None,
+                     "DISTCC_SSH": words or server.words}, **changes)
+
+    def compile(self, server, *words, output="one.o", **changes):
+        """Compile the source on the server; return the Result."""
+        return self.client("gcc", "-g", "-c", "one.c", "-o", output, *words,
+                           **self.settings(server, **changes))
+
+    def compile_well(self, server, *words, **changes):
+        """The same, and check that the object is the plain compiler's."""
+        self.succeed(self.compile(server, *words, **changes))
+        self.check_object()
+
+    def check_object(self, name="one.o"):
+        """Check that an object is the plain compiler's."""
+        self.succeed(run(["gcc", "-g", "-c", "one.c", "-o", "plain.o"], self.dir))
+        self.assertEqual(self.read(name), self.read("plain.o"))
+
+    def run_here(self, server, *needles, **changes):
+        """Compile; check that it came to be done here after one warning that has all needles."""
+        result = self.compile(server, DISTCC_FALLBACK=None, **changes)
+        self.assertEqual(result.status, 0, result)
+        self.check_object()
+        lines = warnings_in(result)
+        self.assertEqual(len(lines), 1, result)
+        for needle in needles:
+            self.assertIn(needle, lines[0])
+        return lines[0]
+
+
+class TunnelTest(SshCase):
+    """What works. The tests share a server, which gets the compiler once; each has masters and
+    working files of its own."""
+
+    @classmethod
+    def setUpClass(cls):
+        """Start it."""
+        directory = tempfile.mkdtemp(prefix="distcc-test-")
+        os.chmod(directory, 0o755)
+        cls.addClassCleanup(shutil.rmtree, directory, ignore_errors=True)
+        cls.server = SshServer(directory)
+        cls.addClassCleanup(cls.server.stop)
+
+    def logins(self):
+        """Return how often somebody has logged in at the server."""
+        return self.server.log().count("Accepted publickey")
+
+    def test_standing_tunnel(self):
+        """A volunteer without compiler and headers; the second job starts no further ssh."""
+        before = self.logins()
+        self.compile_well(self.server)
+        running = self.masters(), self.server.daemons(), self.logins()
+        self.assertEqual((len(running[0]), len(running[1]), running[2]), (1, 1, before + 1))
+        self.compile_well(self.server)
+        self.assertEqual((self.masters(), self.server.daemons(), self.logins()), running)
+
+    def test_clients_that_start_at_the_same_moment(self):
+        """They make one tunnel and one daemon."""
+        for pid in self.server.daemons():
+            kill_quietly(pid)
+        before = self.logins()
+        settings = self.settings(self.server)
+        clients = [self.start("gcc", "-g", "-c", "one.c", "-o", "%d.o" % number, **settings)
+                   for number in range(3)]
+        for number, client in enumerate(clients):
+            self.succeed(self.finish(client))
+            self.check_object("%d.o" % number)
+        self.assertEqual((len(self.masters()), len(self.server.daemons()), self.logins()),
+                         (1, 1, before + 1))
+
+    def test_daemon_there_is_killed(self):
+        """The next job starts another one, over the same ssh."""
+        self.compile_well(self.server)
+        daemon, = self.server.daemons()
+        masters, logins = self.masters(), self.logins()
+        kill_quietly(daemon)
+        wait_until(lambda: is_gone(daemon), "the daemon's end")
+        self.compile_well(self.server)
+        self.assertEqual(len(self.server.daemons()), 1)
+        self.assertEqual((self.masters(), self.logins()), (masters, logins))
+
+    def test_connection_is_cut(self):
+        """In the middle of a job: it is done again over a new one, without a word."""
+        self.compile_well(self.server)
+        logins = self.logins()
+        client = self.start("gcc", "-g", "-c", "one.c", "-o", "one.o",
+                            **self.settings(self.server))
+        daemon, = self.server.daemons()
+        wait_until(lambda: descendants_of(daemon), "the job")
+        worker = descendants_of(daemon)[0]
+        os.kill(worker, signal.SIGSTOP)
+        for session in self.server.sessions():
+            for process in [session] + descendants_of(session):
+                kill_quietly(process)
+        kill_quietly(worker)
+        self.succeed(self.finish(client))
+        self.check_object()
+        self.assertEqual(self.logins(), logins + 1)
+
+    def test_ssh_is_stopped(self):
+        """It is given up after a silence, and the job runs here; a later one has another ssh."""
+        self.compile_well(self.server)
+        master, = self.masters()
+        os.kill(master, signal.SIGSTOP)
+        self.run_here(self.server, "silent for 1 s", DISTCC_IO_TIMEOUT="1")
+        self.compile_well(self.server, DISTCC_BACKOFF_PERIOD="0")
+        self.assertEqual(len(self.masters()), 2)
+
+    def test_host_that_is_being_prepared(self):
+        """Jobs go elsewhere while there is a place, and wait otherwise."""
+        self.compile_well(self.server)
+        lock, = [name for name in os.listdir(self.locks) if name.endswith(".lock")]
+        self.hold(lock)
+        here = self.compile(self.server, DISTCC_VERBOSE="1",
+                            hosts="far@127.0.0.1:%d/4 localhost/1" % self.server.port)
+        self.assertIn("runs here: it is the turn of localhost", "".join(warnings_in(here)))
+        self.compile_well(self.server)
+
+    def test_nothing_is_left(self):
+        """A daemon that has ended leaves its cache, its script and a short log."""
+        self.compile_well(self.server)
+        daemon, = self.server.daemons()
+        os.kill(daemon, signal.SIGTERM)
+        wait_until(lambda: is_gone(daemon), "the daemon's end")
+        cache = os.path.join(self.server.home, ".cache/distccd.py")
+        self.assertEqual(os.listdir(self.server.home), [".cache"])
+        self.assertEqual(set(os.listdir(cache)), {
+            "1", "log", distcc.digest_of(read_file(SERVER)).decode() + ".py"})
+
+    def test_host_list(self):
+        """How such hosts are shown."""
+        result = self.client("--show-hosts", hosts="far@a:22/3 @b [::1] @[::1]:7")
+        self.assertEqual(result.stdout, b"far@a:22/3\n@b/4\n[::1]:4200/4\n@[::1]:7/4\n")
+
+
+def read_file(path):
+    """Return the bytes of a file."""
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
+class UnreachableBySshTest(SshCase):
+    """Hosts that cannot be reached, or not be used: the reason in one warning, and the job is done
+    here."""
+
+    def test_client_is_turned_away(self):
+        """By sshd, by ssh, and for want of ssh."""
+        server = self.serve(config="AllowStreamLocalForwarding no")
+        for words, reason in (
+                (server.client_words(key="wrong_key"), "Permission denied"),
+                (server.client_words(known="nothing"), "Host key verification failed"),
+                ("no-such-ssh -v", "no-such-ssh"), ("false", "ssh ends with status 1"),
+                (None, "AllowStreamLocalForwarding")):
+            with self.subTest(reason=reason):
+                said = self.run_here(server, "far@127.0.0.1:%d: " % server.port, reason,
+                                     words=words, DISTCC_BACKOFF_PERIOD="0")
+                self.assertIn("running it here", said)
+
+    def test_python_there(self):
+        """There is none, or an old one."""
+        server = self.serve(config="SetEnv PATH=%s" % self.path("programs"))
+        self.run_here(server, "python3", "not found")
+        self.script("programs/python3", """exec /usr/bin/python3 -I -c "
+import sys; sys.version_info = (3, 6); sys.version = '3.6.9 (default)'; ${3#import sys;}" """)
+        self.run_here(server, "Python there is 3.6.9, and 3.8 is needed",
+                      DISTCC_BACKOFF_PERIOD="0")
+
+    def test_no_room_there(self):
+        """For the script, or for the compiler."""
+        for size, reason in (("100k", "No space left on device"), ("4m", "No space left")):
+            with self.subTest(size=size):
+                mount = "mkdir {0}; mount -t tmpfs -o size=%s,mode=777 none {0}" % size
+                server = self.serve("sshd-" + size, prepare=mount.format(
+                    self.path("sshd-%s/far/.cache" % size)))
+                self.run_here(server, reason)
+
+    def test_home_without_programs(self):
+        """A home that is mounted noexec does: Python reads the script, and roots are mounts."""
+        server = self.serve(prepare="mkdir {0}; mount -t tmpfs -o noexec,mode=777 none {0}".format(
+            self.path("sshd/far/.cache")))
+        self.compile_well(server)
+
+    def test_other_host_goes_on(self):
+        """The job goes to the next host in the list; who waited for the same reason is silent."""
+        server = self.serve()
+        with self.daemon() as other:
+            result = self.compile(server, words=server.client_words(key="wrong_key"),
+                                  hosts="far@127.0.0.1:%d %s" % (server.port, other.host))
+        self.assertEqual(result.status, 0, result)
+        self.assertRegex(warnings_in(result)[0], "Permission denied.*; trying another host")
+        self.check_object()
+
+
+class SocketTest(DaemonCase):
+    """distccd.py on a UNIX socket."""
+
+    def setUp(self):
+        """As root it becomes another user, who shall be able to remove the directory, too."""
+        super().setUp()
+        for path in (self.dir, self.tmp):
+            os.chmod(path, 0o777)
+
+    def start_daemon(self, *options, **keywords):
+        """Start one in the background; return the Result of the start."""
+        self.socket_path = self.path("run/socket")
+        return run(PYTHON + ["-B", SERVER, "--daemon", "--socket", self.socket_path, "--log-file",
+                             self.path("log"), "--verbose"] + list(options),
+                   env=changed_environment(dict({"TMPDIR": self.tmp, "CACHE_DIRECTORY":
+                                                 self.path("cache")}, **keywords)))
+
+    def test_idle_exit(self):
+        """It starts, and ends when nobody comes; socket and directory go."""
+        self.succeed(self.start_daemon("--idle-exit", "0.4"))
+        wait_until(lambda: not os.path.exists(self.path("run")), "the end of the idle daemon")
+        wait_until(lambda: b"stopped" in self.read("log"), "its last word")
+        self.assertIn(b"idle for 0.4 s", self.read("log"))
+
+    def test_socket_is_private(self):
+        """Its modes, and a job over it; a second daemon says that the first one listens."""
+        self.succeed(self.start_daemon("--idle-exit", "60"))
+        self.addCleanup(self.end_daemon)
+        self.assertEqual([stat.S_IMODE(os.stat(path).st_mode) for path in
+                          (self.path("run"), self.socket_path)], [0o700, 0o600])
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(self.socket_path)
+            connection.sendall(pack_request(COMPILE))
+            self.assertEqual(parse_answer(read_to_end(connection)).status, 0)
+        again = self.start_daemon()
+        self.assertEqual(again.status, 102)
+        self.assertIn(b"listens on", again.stderr)
+
+    def end_daemon(self):
+        """End what was started."""
+        pid = int(re.search(rb"distccd\[(\d+)\] notice: listening", self.read("log")).group(1))
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: is_gone(pid), "the daemon's end")
+
+    def test_places_that_do_not_serve(self):
+        """A directory that others may enter, a path that is too long, a file in its place."""
+        os.mkdir(self.path("run"), 0o755)
+        result = self.start_daemon()
+        self.assertEqual((result.status, b"this user's alone" in result.stderr), (102, True))
+        os.chmod(self.path("run"), 0o700)
+        self.write("run/socket", "precious")
+        result = self.start_daemon()
+        self.assertEqual(result.status, 102, result)
+        self.assertEqual(self.read("run/socket"), b"precious")
+        os.rename(self.path("run"), self.path("r" * 100))
+        result = run(PYTHON + [SERVER, "--daemon", "--socket", self.path("r" * 100 + "/s")])
+        self.assertEqual(result.status, 102, result)
+        self.assertIn(b"too long", result.stderr)
 
 
 # ---------------------------------------------------------------------------------------------

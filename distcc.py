@@ -55,7 +55,9 @@ Three ways to call it:
     ln -s distcc.py ~/masquerade/gcc    as the compiler, when that directory leads PATH
 
 Environment:
-    DISTCC_HOSTS            volunteers: HOST[:PORT][/LIMIT] or [IPV6]:PORT/LIMIT, localhost
+    DISTCC_HOSTS            volunteers: HOST[:PORT][/LIMIT] or [IPV6]:PORT/LIMIT, localhost;
+                            [USER]@ before HOST: over ssh
+    DISTCC_SSH              the ssh command, with its first options
     DISTCC_VERBOSE          1: say everything; 0: not even the notice of each job
     DISTCC_LOG              file that takes distcc's own messages instead of stderr
     DISTCC_SAVE_TEMPS       1: keep working files
@@ -913,13 +915,14 @@ class Lister:
         return b"".join(self.entries.values())
 
 
-def paths_in_pages(pages):
-    """Return {digest: [path]} of the files that pages of entries name."""
+def paths_in_pages(files):
+    """Return {digest: [path]} of the files that a FileList or Inputs refers to: not all that its
+    pages name are part of the job."""
     paths = {}
-    for page in pages:
-        fields = page.split(b"\0")
-        for head, path in zip(fields[::2], fields[1::2]):
-            if head[:1] == b"f":
+    for page, mask in files.references:
+        fields = files.pages[page].split(b"\0")
+        for place, (head, path) in enumerate(zip(fields[::2], fields[1::2])):
+            if head[:1] == b"f" and mask >> place & 1:
                 paths.setdefault(head.split(b" ")[1], []).append(path)
     return paths
 
@@ -977,7 +980,28 @@ def scan_includes(text):
     for word in (b"include", b"import", b"embed", b"incbin", b"GCC dependency"):
         if word in text:
             scan_for(text, word, found)
+    scan_directives(text, found)
     return tuple(found)
+
+
+def scan_directives(text, found):
+    """Add to the dictionary `found` what conditions and line markers name: in a condition a macro
+    may stand for __has_include, and of the files of line markers messages show lines."""
+    at = text.find(b"#")
+    while at >= 0:
+        word = text[at + 1:at + 12].lstrip(b" \t")
+        if word.startswith((b"if", b"elif")):
+            end = text.find(b"\n", at)
+            line = text[at:end if end >= 0 else len(text)]
+            for opening in (b"(<", b'("'):
+                place = line.find(opening)
+                while place >= 0:
+                    add_name(line, place + 1, False, found)
+                    place = line.find(opening, place + 2)
+        elif word.startswith(b"line ") or word[:1].isdigit():
+            name = at + 1 if word[:1].isdigit() else text.find(b"line", at) + 4
+            add_assembled(text, name, found)
+        at = text.find(b"#", at + 1)
 
 
 def without_splices(text):
@@ -1074,7 +1098,8 @@ def word_at(text, at):
 def add_assembled(text, at, found):
     """Add the file that an assembler's directive names, perhaps inside a string of C."""
     start = text.find(QUOTED, at, at + 20)
-    if start < 0 or text[at:start].replace(b"\\t", b"").strip(b" \t\\"):
+    between = text[at:start].replace(b"\\t", b"")      # in a line marker its number
+    if start < 0 or between.strip(b" \t\\0123456789") or text[start + 1:start + 2] == b"<":
         return
     end = text.find(QUOTED, start + 1, start + 1 + MAX_PATH_BYTES)
     name = text[start + 1:end].rstrip(b"\\")
@@ -1506,7 +1531,7 @@ def masks_of(closure):
 
 # A chunk: magic, its offset in the file, then for each of its two parts length and CRC; the parts.
 # The magic changes with the layout of what is in there.
-CHUNK_MAGIC = b"dcchead1"
+CHUNK_MAGIC = b"dcchead2"
 CHUNK_HEADER_BYTES = 28
 
 
@@ -1946,7 +1971,7 @@ class Inputs:
     def paths_of(self, digest):
         """Return the paths of the files with a digest, () if there are none."""
         if self.paths is None:
-            self.paths = paths_in_pages(self.pages.values())
+            self.paths = paths_in_pages(self)
         return tuple(self.paths.get(digest, ()))
 
 
@@ -2454,8 +2479,10 @@ LOCAL_OPTIONS = {
     "it runs or loads other programs": """-fplugin* -fpass-plugin* -iplugindir* -plugin* -load*
         -specs* -wrapper -B* -ccc-* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir* -foffload*
         -Xopenmp-target* --offload* --cuda-* --config* -fuse-cuid*""",
-    "it gives names another meaning": "-ivfsoverlay* -working-directory* -fapinotes*",
-    "it may make several objects": "-arch -Xarch_*"}
+    "it gives names another meaning": """-ivfsoverlay* -working-directory* -fapinotes* -remap
+        --driver-mode* -ObjC*""",
+    "it may make several objects": "-arch -Xarch_*",
+    "it writes files of names that are not foreseen": "-fdump-ada-spec*"}
 LOCAL_INDEX = {word: reason for reason, words in LOCAL_OPTIONS.items() for word in words.split()}
 LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
 
@@ -2463,8 +2490,9 @@ LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
 SEARCH_OPTIONS = (
     "-I", "-iquote", "-isystem", "-idirafter", "-iprefix", "-iwithprefix", "-iwithprefixbefore",
     "-cxx-isystem", "-c-isystem", "-isysroot", "-iframework", "-imultilib", "-imultiarch", "-F",
-    "--sysroot", "-nostdinc", "-nobuiltininc", "-nostdlibinc", "-stdlib=", "-m", "-target",
-    "--target", "-resource-dir")
+    "--sysroot", "-nostdinc", "-nobuiltininc", "-nostdlibinc", "-stdlib", "-m", "-target",
+    "--target", "-resource-dir", "-i")
+NO_SEARCH_OPTIONS = ("-mtune", "-include", "-imacros", "-integrated-as")
 HEADER_SUFFIXES = {".h": "c-header", ".hh": "c++-header", ".H": "c++-header",
                    ".hp": "c++-header", ".hxx": "c++-header", ".hpp": "c++-header",
                    ".HPP": "c++-header", ".h++": "c++-header", ".tcc": "c++-header"}
@@ -2482,8 +2510,8 @@ class Command:
     or None; assembly: whether -S rather than -c; search_words: the options that make up the
     include path; definitions: the arguments of -D; included: those of -include and -imacros;
     values: words, and parts of words, that may name a file; dump_directory: what -dumpdir puts
-    before the names of dumps, or None; dump_bases: [how they go on]; dependency_file: what -MF
-    names;
+    before the names of dumps, or None; dump_bases: [how they go on]; prototypes: what -aux-info
+    names; dependency_file: what -MF names;
     wants_dependencies: whether -MD or -MMD is given."""
 
     def __init__(self, argv):
@@ -2494,7 +2522,7 @@ class Command:
         self.language = None            # of -x, for the sources that follow
         self.modes = set()
         self.search_words, self.definitions, self.included, self.values = [], [], [], []
-        self.dump_directory, self.dump_bases = None, []
+        self.dump_directory, self.dump_bases, self.prototypes = None, [], None
         self.preprocessor_words = []    # what is left without -c, outputs and dependency files
         self.dependency_file, self.wants_dependencies = None, False
         self.passed = None              # the last argument of -Xclang
@@ -2527,7 +2555,7 @@ class Command:
         if self.output:
             made = [self.output]
         else:
-            made = [name + ".gch" if language in HEADER_LANGUAGES else
+            made = [name + ".gch" if language in HEADER_LANGUAGES and not self.assembly else
                     without_suffix(name.rpartition("/")[2]) + ending
                     for name, language in self.sources]
         if self.dependency_file:
@@ -2599,21 +2627,32 @@ def read_word(command, word, words):
             raise RunLocally("%s lacks its argument" % word)
         command.values.append(argument)
         note_parts(command, argument)
-        reason = why_local_option(argument) if option[:2] == "-X" else None
+        reason = why_local_option(argument) if option == "-Xclang" else None
         if reason:
             raise RunLocally("%s %s: %s" % (word, argument, reason))
     elif option[:4] in ("-Wa,", "-Wp,"):
         for part in option[4:].split(","):
             note_parts(command, part)
+            if part[:2] == "-D":
+                command.definitions.append(part[2:])
     else:
         note_parts(command, word)
     note_meaning(command, option, argument)
     taken = [word, argument] if separate else [word]
-    if option.startswith(SEARCH_OPTIONS) and option[:6] != "-mtune":
+    if leads_to_headers(option, argument or ""):
         command.search_words += taken
     if option[:2] not in ("-c", "-S", "-o", "-x", "-M") and option[:6] != "-Wp,-M" \
             and not (argument or "").startswith("-emit"):
         command.preprocessor_words += taken
+
+
+def leads_to_headers(option, argument):
+    """Tell whether an option may have a say in where headers are looked for."""
+    if option in ("-Xclang", "-Xpreprocessor"):
+        return not argument.startswith(("-emit", "-M"))
+    if option[:4] == "-Wp,":
+        return ",-M" not in option
+    return option.startswith(SEARCH_OPTIONS) and not option.startswith(NO_SEARCH_OPTIONS)
 
 
 def note_parts(command, word):
@@ -2648,6 +2687,8 @@ def note_meaning(command, option, argument):
         if command.passed == "-include":
             command.included.append(argument)
         command.passed = argument
+    elif option == "-aux-info":
+        command.prototypes = argument
     elif option == "-dumpdir":
         command.dump_directory = argument
     elif option == "-dumpbase":
@@ -2657,7 +2698,7 @@ def note_meaning(command, option, argument):
     elif option[:3] == "-MF":
         command.dependency_file = argument if argument is not None else option[3:]
     elif option[:5] == "-Wp,-" and option[4:8] in ("-MD,", "-MMD"):
-        command.dependency_file = option.rpartition(",")[2]
+        command.dependency_file = option.split(",")[2] if option.count(",") > 1 else None
 
 
 # -------------------------------------------------------------------------------------------
@@ -2670,6 +2711,7 @@ COMPILERS_PROPER = {"c": "cc1", "c++": "cc1plus", "objective-c": "cc1obj",
                     "objective-c++": "cc1objplus", "assembler-with-cpp": "cc1"}
 OTHER_PROGRAMS = ("as", "objcopy")
 # What loader, C library and clang read of the system, where it is there.
+ZONE_DIRECTORY = "/usr/share/zoneinfo"  # for __TIMESTAMP__
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
                 "/etc/debian_version", "/etc/redhat-release", "/etc/SuSE-release",
                 "/usr/share/locale/locale.alias")
@@ -2703,13 +2745,14 @@ class FileList:
 
     def paths_of(self, digest):
         """Return the paths of the files with a digest, () if there are none."""
-        return paths_in_pages(self.pages.values()).get(digest, ())
+        return paths_in_pages(self).get(digest, ())
 
     def is_as_it_was(self):
         """Tell whether all files and links are still what was listed."""
         try:
             for path, check in self.checks:
                 now = posix.readlink(path) if isinstance(check, bytes) \
+                    else time_of_change(path) if isinstance(check, int) \
                     else signature_of(posix.lstat(path))
                 if now != check:
                     return False
@@ -2718,8 +2761,17 @@ class FileList:
         return True
 
 
-def list_of(lister, about):
-    """Return the FileList of what a Lister has collected."""
+def time_of_change(path):
+    """Return when a directory or file was last changed, in ns; 0 if it is not there."""
+    try:
+        return posix.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def list_of(lister, about, places=()):
+    """Return the FileList of what a Lister has collected; places: directories in which nothing
+    must appear, and files that must not."""
     entries = list(lister.entries.values())
     pages = [b"".join(entries[at:at + PAGE_ENTRIES])
              for at in range(0, len(entries), PAGE_ENTRIES)]
@@ -2729,6 +2781,7 @@ def list_of(lister, about):
             checks.append((path, posix.readlink(path)))
         elif entry[:1] == b"f":
             checks.append((path, settled_signature(posix.lstat(path))))
+    checks += [(path, time_of_change(path)) for path in map(fsencode, places)]
     return FileList(pages, checks, about)
 
 
@@ -2793,11 +2846,11 @@ def find_toolchain(command, path, environment, directory):
     directory: where such lists are remembered. Raises OSError."""
     languages = sorted({base_language(language) for _, language in command.sources})
     targets = [word for word in command.search_words if word[:8] in ("-target", "--target")]
-    charsets = any(word.startswith(CHARSET_OPTIONS) for word in command.words)
+    charsets = any(option in word for word in command.words for option in CHARSET_OPTIONS)
     # The driver looks for these in PATH, where another may come first now.
     others = [find_program(name, environment.get("PATH", DEFAULT_PATH)) for name in OTHER_PROGRAMS]
     key = (path, languages, targets, charsets, others,
-           [environment.get(name) for name in LOCALE_VARIABLES])
+           [environment.get(name) for name in LOCALE_VARIABLES + ("TZ",)])
     memory = "%s/toolchain-%s" % (directory, digest_of(fsencode(repr(key)))[:32].decode())
     known = recall(memory)
     if known:
@@ -2811,7 +2864,7 @@ def find_toolchain(command, path, environment, directory):
     listing.add_locale()
     if charsets:
         listing.add_charsets()
-    toolchain = list_of(listing.lister, listing.family)
+    toolchain = list_of(listing.lister, listing.family, listing.places)
     remember(memory, (list(toolchain.pages.values()), toolchain.checks, toolchain.about))
     return toolchain
 
@@ -2836,7 +2889,8 @@ class ToolchainListing:
     def __init__(self, path, targets, environment):
         """path: of the driver; targets: its options that choose a target."""
         self.path, self.targets, self.environment = path, targets, environment
-        self.lister = Lister(fsencode(posix.getcwd()))
+        self.lister = Lister(b"/")
+        self.places = []                # paths where more may appear
         self.family = "gcc"
 
     def ask(self, *words):
@@ -2863,6 +2917,7 @@ class ToolchainListing:
             program = find_program(found, search_path) if found else None
             if program:
                 self.add_program(program)
+                self.places.append(program.rpartition("/")[0] if "/lib" in program else program)
         specs = self.ask("-print-file-name=specs").strip()
         if "/" in specs:
             self.add_if_there(specs)
@@ -2872,7 +2927,9 @@ class ToolchainListing:
             self.add_of_clang(about)
 
     def add_program(self, path):
-        """Add a program and its libraries."""
+        """Add a program and its libraries. Raises NotByFiles if it is a script."""
+        if not begins_with(path, b"\x7fELF"):
+            raise NotByFiles("%s is a script" % path)
         self.lister.add(fsencode(path), b"x")
         for library in self.libraries_of(path):
             self.lister.add(fsencode(library), b"l")
@@ -2885,6 +2942,8 @@ class ToolchainListing:
         mark = "Found candidate GCC installation: "
         for line in about.splitlines():
             if line.startswith(mark):
+                directory = line[len(mark):].rpartition("/")[0]
+                self.places += [directory, directory.rpartition("/")[0]]
                 for subdirectory in ("", "/32", "/x32", "/64"):
                     self.add_presence(line[len(mark):] + subdirectory + "/crtbegin.o")
         lists = self.ask("-print-resource-dir").strip() + "/share"
@@ -2903,8 +2962,11 @@ class ToolchainListing:
 
     def add_system(self):
         """Add what the loader and the C library look at."""
-        for path in SYSTEM_FILES:
+        zone = (self.environment.get("TZ") or "/etc/localtime").lstrip(":")
+        zone = zone if zone[:1] == "/" else "%s/%s" % (ZONE_DIRECTORY, zone)
+        for path in SYSTEM_FILES + (zone,):
             self.add_if_there(path)
+            self.places += [] if mode_at(path) else [path]
 
     def add_locale(self):
         """Add what decides on quotation marks and on the language of messages."""
@@ -2912,6 +2974,7 @@ class ToolchainListing:
         names = {name for value in values for name in value.split(":")} - {"", "C", "POSIX"}
         for name in sorted(names):
             for variant in locale_variants(name):
+                self.places += LOCALE_DIRECTORIES
                 for directory in LOCALE_DIRECTORIES:
                     self.add_locale_directory("%s/%s" % (directory, variant))
         archive = "/usr/lib/locale/locale-archive"
@@ -2960,6 +3023,8 @@ def resolve_native(command, path, is_clang, environment):
     that have it make the same of them on any machine, else None. Raises NotByFiles, OSError."""
     chosen = [word for word in command.words if word[:7] in ("-march=", "-mtune=")
               or word[:6] == "-mcpu="]
+    if is_clang and posix.uname().machine in ("x86_64", "i686", "i586", "i386"):
+        chosen = [word for word in chosen if word[:6] != "-mcpu="]      # of which clang complains
     if not any(word in MACHINE_WORDS for word in chosen):
         return command.argv, None
     status = posix.stat(path)
@@ -3044,25 +3109,36 @@ class Driver:
 
 class Host:
     """A volunteer, or this machine when `in_place`: name, port, limit (slots), position in
-    the list, and key, which names its files in the lock directory."""
+    the list, and key, which names its files in the lock directory.
 
-    __slots__ = ("name", "port", "limit", "in_place", "position", "key")
+    by_ssh: whether it is reached by ssh, as `user` ("" for whom ssh takes by itself); then port
+    may be SSH_PORT, which leaves that to ssh as well."""
 
-    def __init__(self, name, port, limit, position):
-        """name: host name or address without brackets; port and limit: numbers in range."""
+    __slots__ = ("name", "port", "limit", "in_place", "position", "key", "by_ssh", "user")
+
+    def __init__(self, name, port, limit, position, user=None):
+        """name: host name or address without brackets; port and limit: numbers in range; user:
+        None for a host that is not reached by ssh."""
         self.name, self.port, self.limit, self.position = name, port, limit, position
-        self.in_place = name == "localhost"
+        self.by_ssh, self.user = user is not None, user or ""
+        self.in_place = name == "localhost" and not self.by_ssh
         safe = name if name.replace(".", "").replace("-", "").isalnum() else "".join(
             char if char.isalnum() or char in ".-" else "%%%02x" % ord(char) for char in name)
         self.key = safe if self.in_place else "%s_%d" % (safe, port)
+        if self.by_ssh:
+            self.key = "%s@%s" % (self.user, self.key)
 
     def __str__(self):
         """Return the name for messages, with the port where it is not the usual one."""
-        return self.name if self.port == DEFAULT_PORT else self.address()
+        return self.name if self.port == DEFAULT_PORT and not self.by_ssh else self.address()
 
     def address(self):
-        """Return HOST:PORT, an IPv6 address in brackets."""
-        return ("[%s]:%d" if ":" in self.name else "%s:%d") % (self.name, self.port)
+        """Return HOST:PORT, an IPv6 address in brackets; USER@ before it and perhaps no port for
+        a host over ssh."""
+        name = "[%s]" % self.name if ":" in self.name else self.name
+        if not self.by_ssh:
+            return "%s:%d" % (name, self.port)
+        return "%s@%s" % (self.user, name) + (":%d" % self.port if self.port else "")
 
 
 def parse_number(text, least, most, what):
@@ -3074,8 +3150,12 @@ def parse_number(text, least, most, what):
 
 def parse_host(word, position):
     """Return the Host that one word of a host list names: HOST[:PORT][/LIMIT], where HOST is
-    a name, an IPv4 address or an [IPv6 address]. Raises ValueError with the reason."""
+    a name, an IPv4 address or an [IPv6 address]; [USER]@ before it asks for ssh. Raises
+    ValueError with the reason."""
     address, slash, limit_text = word.partition("/")
+    user, by_ssh, address = address.rpartition("@")
+    if by_ssh:
+        check_user_name(user)
     if address[:1] == "[":
         name, bracket, rest = address[1:].partition("]")
         if not bracket or rest[:1] not in ("", ":") or ":" not in name:
@@ -3086,14 +3166,27 @@ def parse_host(word, position):
         if ":" in port_text:
             raise ValueError("an IPv6 address needs brackets")
     check_host_name(name)
-    in_place = name == "localhost"
+    in_place = name == "localhost" and not by_ssh
     if in_place and colon:
         raise ValueError("localhost runs in place and has no port; 127.0.0.1 uses its daemon")
-    port = parse_number(port_text, 1, 65535, "port") if colon else DEFAULT_PORT
+    usual_port = SSH_PORT if by_ssh else DEFAULT_PORT
+    port = parse_number(port_text, 1, 65535, "port") if colon else usual_port
     limit = processor_count() if in_place else DEFAULT_LIMIT
     if slash:
         limit = parse_number(limit_text, 1, MOST_SLOTS, "limit")
-    return Host(name, port, limit, position)
+    return Host(name, port, limit, position, user if by_ssh else None)
+
+
+SSH_PORT = 0                            # the one that ssh and its configuration take
+MOST_USER_CHARACTERS = 64
+
+
+def check_user_name(user):
+    """Raise ValueError unless user is "", or has the characters of a user's name: none that ssh
+    could take for an option, or a shell for more than a word."""
+    if user and (len(user) > MOST_USER_CHARACTERS or user[0] == "-" or not user.isascii()
+                 or not user.translate({ord(char): None for char in ".-_+"}).isalnum()):
+        raise ValueError("not a user's name before @")
 
 
 def check_host_name(name):
@@ -3168,8 +3261,8 @@ def read_host_list(environment):
 #   - Two more kinds of file: backoff-HOST, whose time of change is when the host was found
 #     unreachable, and `speeds`, what each host has been seen to do. Both may vanish any time.
 #
-# private_directory work_directory lock_directory open_plain try_lock Pool read_speeds
-# write_speed slow_classes own_pool
+# private_directory work_directory lock_directory open_plain try_lock tunnel_path Pool
+# read_speeds write_speed slow_classes own_pool
 # -------------------------------------------------------------------------------------------
 
 def private_directory(path, shared):
@@ -3253,6 +3346,35 @@ def try_lock(path, mode=posix.O_RDONLY):
         posix.close(descriptor)
         return None
     return descriptor
+
+
+MOST_TUNNEL_DIRECTORY = 55              # bytes: a UNIX socket's path has at most 107, and ssh
+                                        # binds to one that is 17 longer first
+# Beside letters and digits: ssh gives a meaning to others.
+PLAIN_PATH_CHARACTERS = {ord(char): None for char in "/._-"}
+
+
+def tunnel_path(host, suffix, about=""):
+    """Return the path of a file of the way to a host over ssh, in the private directory of working
+    files, or below /tmp where that is too long. about: what else its name depends on. Raises
+    OSError."""
+    directory = work_directory({"TMPDIR": setting("TMPDIR")})
+    if len(fsencode(directory)) > MOST_TUNNEL_DIRECTORY or not directory.isascii() \
+            or not directory.translate(PLAIN_PATH_CHARACTERS).isalnum():
+        directory = work_directory({})
+    identity = "\0".join((setting("DISTCC_SSH") or "", host.key, about))
+    return "%s/ssh-%s%s" % (directory, digest_of(fsencode(identity))[:16].decode(), suffix)
+
+
+def is_being_prepared(host):
+    """Tell whether a job makes the way to a host over ssh, or sends a compiler there."""
+    try:
+        descriptor = try_lock(tunnel_path(host, ".lock"), posix.O_RDWR)
+    except OSError:
+        return False
+    if descriptor is not None:
+        posix.close(descriptor)
+    return descriptor is None
 
 
 def on_alarm(signal_number, frame):
@@ -3357,13 +3479,19 @@ class Pool:
         return running
 
     def choose(self):
-        """Return (host, descriptor) of the best free slot, None if all are taken.
+        """Return (host, descriptor) of the best free slot, None if all are taken. A host over ssh
+        that is being prepared (see Tunnel) is passed over while another one is free."""
+        unready = [host for host in self.hosts if host.by_ssh and is_being_prepared(host)]
+        return (unready and self.choose_without(unready)) or self.choose_without(())
+
+    def choose_without(self, unready):
+        """Return what choose() does, none of these hosts.
 
         Slots are tried in the order of their fill, so number / limit is the least that a
         host's running / limit can be; a free slot is final once no later one can beat it.
         Where there is but one host, it need not be known how many run there."""
         best = None
-        asleep = {}
+        asleep = dict.fromkeys(unready, True)
         for rank, host, number in self.slots_in_order():
             if best and rank >= best[0]:
                 break
@@ -4566,6 +4694,365 @@ def recv_reply(connection):
 
 
 # -------------------------------------------------------------------------------------------
+# Tunnel: volunteers over ssh, on which nothing is installed but sshd and Python
+#
+# What holds:
+#   - Each host has one ssh process here, the master of OpenSSH's ControlMaster. It carries
+#     connections from a UNIX socket in the directory of working files to the one on which the
+#     daemon listens there. A job connects to the socket here, and starts nothing.
+#   - Who finds no such socket, or none that leads anywhere, makes the way under a lock: the
+#     master, the daemon there (distccd.py travels by itself), the forwarding. Others wait for the
+#     lock, and find the way made, or the reason why it cannot be.
+#   - Whose first job sends a compiler there holds the same lock meanwhile. Jobs that see it held
+#     go elsewhere if they can.
+#   - The master ends when it has carried nothing for ten minutes, and so does the daemon. A socket
+#     may stay; it refuses connections then, and is replaced.
+#   - ssh asks nobody anything: who may not log in without a question is told so, by ssh itself.
+#
+# LinkBroken Tunnel make_tunnel forget_tunnel Shipment
+# -------------------------------------------------------------------------------------------
+
+TUNNEL_IDLE_S = 600
+LOGIN_TIMEOUT_S = 10                    # until ssh is connected
+SSH_TIMEOUT_S = 60.0                    # until all is done there
+MASTER_TIMEOUT_S = 5.0                  # for what the master answers by itself
+TUNNEL_WAIT_S = 2 * SSH_TIMEOUT_S       # for another job that makes the way
+CONNECT_ATTEMPTS, CONNECT_PAUSE_S = 50, 0.02    # while too many others connect at the same moment
+MOST_SSH_WORDS = 500
+ANSWER_TO_PROBE = b"DONE"
+SSH_OPTIONS = (
+    "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
+    "-o", "ConnectTimeout=%d" % LOGIN_TIMEOUT_S, "-o", "ControlMaster=auto",
+    "-o", "ControlPersist=%d" % TUNNEL_IDLE_S, "-o", "StreamLocalBindUnlink=yes",
+    "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4")
+# The rest comes through stdin, so that no shell there sees it.
+REMOTE_COMMAND = 'python3 -I -c "import sys; exec(sys.stdin.buffer.read(%d))"'
+REMOTE_PROGRAM = r'''
+import os, sys
+if sys.version_info < (3, 8):
+    sys.exit("Python there is %s, and 3.8 is needed" % sys.version.split()[0])
+import contextlib, hashlib, platform, re, socket, subprocess, zlib
+
+def has_script(path):
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+        return hashlib.blake2b(stream.read(), digest_size=32).hexdigest() == DIGEST
+    return False
+
+def take_script(cache, path):
+    fresh = "%s.%d" % (path, os.getpid())
+    try:
+        with open(fresh, "wb") as stream:
+            stream.write(zlib.decompress(sys.stdin.buffer.read(SIZE)))
+        os.rename(fresh, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(fresh)
+        raise
+    for name in os.listdir(cache):
+        if re.fullmatch("[0-9a-f]{64}[.]py", name) and name != os.path.basename(path):
+            os.unlink(cache + "/" + name)
+
+def socket_directory(cache):
+    # A home may be shared by several machines. A socket's path has at most 107 bytes.
+    directory = "%s/run-%s" % (cache, re.sub("[^A-Za-z0-9]", "-", platform.node())[:20])
+    if len(directory) <= 85 and re.fullmatch("[A-Za-z0-9/._-]+", directory):
+        return directory
+    directory = "/tmp/distccd-%d" % os.getuid()
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+    facts = os.lstat(directory)
+    if facts.st_uid != os.getuid() or facts.st_mode & 0o170077 != 0o040000:
+        sys.exit("%s is not this user's alone" % directory)
+    return directory
+
+def is_listening(path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
+
+def start_daemon(cache):
+    path = "%s/%s" % (socket_directory(cache), DIGEST[:16])
+    if is_listening(path):
+        return path
+    script, log = "%s/%s.py" % (cache, DIGEST), cache + "/log"
+    if not has_script(script):
+        take_script(cache, script)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.getsize(log) > 100000:
+            os.unlink(log)
+    status = subprocess.call(
+        [sys.executable, "-B", script, "--daemon", "--socket", path, "--idle-exit", IDLE_S,
+         "--foreign-programs", "--log-file", log, "--log-level", "notice"],
+        stdin=subprocess.DEVNULL, stdout=2)
+    if status and not is_listening(path):
+        sys.exit(status)
+    return path
+
+try:
+    cache = os.path.expanduser("~/.cache/distccd.py")
+    os.makedirs(cache, 0o700, exist_ok=True)
+    print("\ndistccd.py listens on " + start_daemon(cache))
+except OSError as error:
+    sys.exit(str(error))
+'''
+LISTENS = b"\ndistccd.py listens on "
+
+
+class LinkBroken(Exception):
+    """The way to a host over ssh ended in the middle of a job; the text says how."""
+
+
+class Tunnel(Connection):
+    """A Connection to a volunteer over ssh, through the local end of its tunnel."""
+
+    def __init__(self, host, is_suspect=False):
+        """is_suspect: whether the tunnel is to be tried, and made anew if need be, first."""
+        super().__init__(host)
+        self.is_suspect, self.path = is_suspect, None
+
+    def start(self):
+        """Connect if there is a tunnel; whatever fails is for finish(). Raises OSError."""
+        self.path = socket_here(self.host)
+        if not self.is_suspect:
+            self.connect()
+
+    def connect(self):
+        """Connect to the socket of the tunnel."""
+        import _socket
+        import time
+        for _ in range(CONNECT_ATTEMPTS):
+            try:
+                self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+                self.socket.setblocking(False)
+                self.socket.connect(self.path)
+                return
+            except OSError as error:
+                self.fault = error
+                self.close()
+                if not isinstance(error, BlockingIOError):
+                    return
+            time.sleep(CONNECT_PAUSE_S)
+
+    def finish(self, timeout_s):
+        """Be connected, through a new tunnel if need be; raises HostFailed."""
+        if not self.socket or self.has_ended():
+            self.close()
+            make_tunnel(self.host, self.path)
+            self.connect()
+        if not self.socket:
+            raise HostFailed(EXIT_CONNECT_FAILED, "cannot connect: %s" % self.fault, reached=False)
+        self.timeout_s = timeout_s
+        self.socket.settimeout(timeout_s)
+
+    def cork(self, on):
+        """Nothing: a UNIX socket has no packets."""
+
+
+def socket_here(host):
+    """Return the path of the local end of a host's tunnel: another one after distccd.py was
+    changed, so that a new daemon serves. Raises OSError."""
+    facts = posix.stat(daemon_script())
+    return tunnel_path(host, "", "%d %d" % (facts.st_mtime_ns, facts.st_size))
+
+
+def daemon_script():
+    """Return the path of the distccd.py that lies beside this script."""
+    return __file__[:__file__.rfind("/") + 1] + "distccd.py"
+
+
+def forget_tunnel(host):
+    """Have the next job make the way to a host anew, for this one leads into silence."""
+    try:
+        posix.unlink(socket_here(host))
+    except OSError:                     # another job has done so
+        pass
+
+
+def make_tunnel(host, path):
+    """Make the way to a host, unless another job has just made it. path: of its local end.
+
+    Raises HostFailed."""
+    import time
+    began = time.monotonic()
+    lock = None
+    try:
+        lock = open_shared(tunnel_path(host, ".lock"), posix.O_RDWR)
+        wait_for_lock(lock, TUNNEL_WAIT_S)
+        if tunnel_answers(path):
+            return
+        raise_recent_failure(lock, began)
+        try:
+            build_tunnel(host, path)
+        except HostFailed as fault:
+            note_failure(lock, str(fault))
+            raise
+    except WaitedLongEnough:
+        raise HostFailed(EXIT_CONNECT_FAILED, "another job takes too long to reach it",
+                         reached=False)
+    except OSError as error:
+        raise HostFailed(EXIT_CONNECT_FAILED, "%s: %s" % (
+            error.filename or "ssh", error.strerror or error), reached=False)
+    finally:
+        if lock is not None:
+            posix.close(lock)
+
+
+def note_failure(lock, reason):
+    """Write into the file of the lock why there is no way to the host, and when that was found.
+    Raises OSError."""
+    import time
+    posix.ftruncate(lock, 0)
+    posix.pwrite(lock, fsencode("%.3f %s" % (time.monotonic(), reason)), 0)
+
+
+def raise_recent_failure(lock, began):
+    """Raise HostFailed if another job has found since `began` that there is no way to the host:
+    forty jobs that start at once need not all wait for the same answer, nor all tell it."""
+    import time
+    when, _, reason = fsdecode(posix.pread(lock, 4096, 0)).partition(" ")
+    if reason and began < float(when) <= time.monotonic():
+        raise HostFailed(EXIT_CONNECT_FAILED, reason, reached=False, is_known=True)
+
+
+def tunnel_answers(path):
+    """Tell whether a daemon answers through a tunnel, here to a version that nobody speaks."""
+    import _socket
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        probe.settimeout(MASTER_TIMEOUT_S)
+        probe.connect(path)
+        probe.sendall(pack_header(b"DIST", 0))
+        return probe.recv(len(ANSWER_TO_PROBE)) == ANSWER_TO_PROBE
+    except OSError:
+        return False
+    finally:
+        probe.close()
+
+
+def build_tunnel(host, path):
+    """Start ssh and the daemon there as far as they do not run yet, and connect this path with
+    the daemon's socket. Raises HostFailed, OSError."""
+    control = tunnel_path(host, ".ctl")
+    if mode_at(control) and run_ssh(host, ["-O", "check"], "", MASTER_TIMEOUT_S)[0] is None:
+        posix.unlink(control)           # it is stopped, and would have us wait
+    forwarding = "%s:%s" % (path, start_daemon_there(host))
+    run_ssh(host, ["-O", "cancel", "-L", forwarding], "", MASTER_TIMEOUT_S)
+    if mode_at(path):
+        posix.unlink(path)
+    status, _, words = run_ssh(host, ["-O", "forward", "-L", forwarding], "", MASTER_TIMEOUT_S)
+    if status == 0 and tunnel_answers(path):
+        return
+    raise HostFailed(EXIT_CONNECT_FAILED, "ssh carries no UNIX socket to it: %s" % (
+        words or "see AllowStreamLocalForwarding of its sshd"), reached=False)
+
+
+def start_daemon_there(host):
+    """Have distccd.py run on a host; return the path of its socket there. Raises HostFailed,
+    OSError."""
+    import zlib
+    with open(daemon_script(), "rb") as stream:
+        script = stream.read()
+    deflated = zlib.compress(script, 9)
+    program = "DIGEST, SIZE, IDLE_S = %r, %d, '%d'\n%s" % (
+        digest_of(script).decode(), len(deflated), TUNNEL_IDLE_S, REMOTE_PROGRAM)
+    command = REMOTE_COMMAND % len(program)
+    status, said, words = run_ssh(host, [], command, SSH_TIMEOUT_S, program.encode() + deflated)
+    path = said.rpartition(LISTENS)[2].rstrip(b"\n").decode("ascii", "replace")
+    if status == 0 and LISTENS in said and path.translate(PLAIN_PATH_CHARACTERS).isalnum():
+        return path
+    raise HostFailed(EXIT_CONNECT_FAILED, words or (
+        "ssh ends with status %d" % status if status is not None
+        else "no answer within %g s" % SSH_TIMEOUT_S), reached=False)
+
+
+def run_ssh(host, options, command, timeout_s, data=b""):
+    """Run ssh to its end; return (exit status, None when it was given up; stdout, bytes; the
+    words of its stderr). data: its stdin. Raises OSError.
+
+    All three are files: the master inherits them, and the end of a pipe would never come."""
+    import subprocess
+    import tempfile
+    argv = (setting("DISTCC_SSH") or "ssh").split() + list(SSH_OPTIONS) + [
+        "-o", "ControlPath=" + tunnel_path(host, ".ctl")] + options
+    if host.user:
+        argv += ["-l", host.user]
+    if host.port != SSH_PORT:
+        argv += ["-p", str(host.port)]
+    argv += [host.name, command] if command else [host.name]
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, \
+            tempfile.TemporaryFile() as complaints:
+        given.write(data)
+        given.seek(0)
+        process = subprocess.Popen(argv, stdin=given, stdout=said, stderr=complaints, cwd="/",
+                                   start_new_session=True)
+        try:
+            status = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        said.seek(0)
+        complaints.seek(0)
+        return status, said.read(), ssh_words(complaints.read())
+
+
+def ssh_words(complaints):
+    """Return what ssh said (bytes) as one line, without the bars of @ around its warnings."""
+    lines = [line.strip() for line in fsdecode(complaints).splitlines()]
+    return "; ".join(line for line in lines if line.strip("@ "))[:MOST_SSH_WORDS]
+
+
+class Shipment:
+    """Watches over contents on their way to a host over ssh: if they are many bytes, as a compiler
+    is, other jobs go elsewhere meanwhile, and a terminal shows how far it is."""
+
+    LARGE_BYTES = 1000000
+    REPORT_S = 5.0
+
+    def __init__(self, host, count):
+        """count: of contents."""
+        self.host, self.count, self.sent_bytes = host, count, 0
+        self.lock, self.next_report = None, None
+
+    def __enter__(self):
+        """Return this; it ends when all is sent, or cannot be."""
+        return self
+
+    def note(self, size):
+        """A content of so many bytes is about to be sent."""
+        import time
+        self.sent_bytes += size
+        if not self.host.by_ssh or self.sent_bytes < self.LARGE_BYTES:
+            return
+        if self.next_report is None:
+            notice("sending %d files that are new there to %s" % (self.count, self.host))
+            self.next_report = time.monotonic() + self.REPORT_S
+            self.lock = self.take_lock()
+        elif time.monotonic() >= self.next_report:
+            notice("sending to %s: %.0f MB" % (self.host, self.sent_bytes / 1e6))
+            self.next_report = time.monotonic() + self.REPORT_S
+
+    def take_lock(self):
+        """Return a descriptor that marks the host as being prepared; None if another job does."""
+        try:
+            return try_lock(tunnel_path(self.host, ".lock"), posix.O_RDWR)
+        except OSError:
+            return None
+
+    def __exit__(self, *exception):
+        """Let jobs come again, and say that all is sent if it is."""
+        if self.lock is not None:
+            posix.close(self.lock)
+        if self.next_report is not None and exception[0] is None:
+            notice("sent to %s: %.0f MB" % (self.host, self.sent_bytes / 1e6))
+
+
+# -------------------------------------------------------------------------------------------
 # Output: what the compiler would have left, as it would have left it
 # Target check_files in_doubt merge_messages colour_options
 # -------------------------------------------------------------------------------------------
@@ -4937,6 +5424,7 @@ DECIDING_VARIABLES = (
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
     "AS_SECURE_LOG_FILE", "LOCPATH", "LD_PRELOAD", "LD_LIBRARY_PATH",
     "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
+NO_FILE = "/dev/null"                   # it is in every root
 TIOCGWINSZ = 0x5413 if sys.platform == "linux" else 0x40087468
 CLOCK_MACROS = (b"__DATE__", b"__TIME__")
 PROFILE_OPTIONS = ("-fprofile-use", "-fprofile-instr-use", "-fprofile-sample-use",
@@ -4976,9 +5464,11 @@ class FilesJob:
     def __init__(self, command, environment):
         """Raises NotByFiles, OSError."""
         self.command, self.environment = command, environment
-        self.path = find_compiler(command.compiler, environment.get("PATH", DEFAULT_PATH))
+        path = find_compiler(command.compiler, environment.get("PATH", DEFAULT_PATH))
         self.cwd = fsencode(working_directory(environment))
         self.lister = Lister(self.cwd)
+        self.lister.follow(fsencode(path))
+        self.path = path if path[:1] == "/" else "%s/%s" % (fsdecode(self.cwd), path)
         self.source = command.sources[0][0]
         self.lists, self.contents = [], {}
         self.memories = []              # [(HeaderMemory, [path of a source])]
@@ -5085,22 +5575,23 @@ def list_own_files(job, environment):
         else:
             lister.add(fsencode(name.rpartition("/")[0] or ("/" if name[:1] == "/" else ".")))
     dated = "SOURCE_DATE_EPOCH" not in environment
+    if dated and any(fsdecode(macro) in word for macro in CLOCK_MACROS for word in command.words):
+        raise RunLocally("an option notes the time of the compile")
     for name, language in command.sources:
         text, digest = lister.read(fsencode(name))
         if dated and any(macro in text for macro in CLOCK_MACROS):
             raise RunLocally("%s: it notes the time of the compile" % name)
         job.contents[digest] = text
         job.size += len(text)
-        if language in PREPROCESSED_LANGUAGES:
-            for quoted in names_in_markers(text):       # of which messages show lines
-                if stat.S_ISREG(mode_at(quoted)):
-                    lister.add(quoted)
         spoken = base_language(language)
         spoken = "assembler-with-cpp" if spoken == "assembler" else spoken
         texts.setdefault(spoken, []).append((fsencode(name), text))
     for name in command.response_files + command.values:
-        if mode_at(name):
+        directory = name.rpartition("/")[0]
+        if mode_at(name) and name != NO_FILE:
             lister.add(fsencode(name))
+        elif directory and is_directory(directory):     # something may be written there
+            lister.add(fsencode(directory))
     if any(word.startswith(PROFILE_OPTIONS) for word in command.words):
         list_profiles(command, lister)
     terminal = environment.get("TERM", "")
@@ -5110,16 +5601,6 @@ def list_own_files(job, environment):
             if mode_at(name):
                 lister.add(fsencode(name))
     return texts
-
-
-def names_in_markers(text):
-    """Return the names (set of bytes) of the files that line markers in preprocessed text name."""
-    names = set()
-    for line in text.split(b"\n# ")[bool(text[:2] != b"# "):] if b"# " in text else ():
-        name = line.partition(b"\n")[0].partition(b'"')[2].rpartition(b'"')[0]
-        if name and b"\0" not in name:
-            names.add(name)
-    return names
 
 
 def list_profiles(command, lister):
@@ -5150,7 +5631,7 @@ def check_command_files(command):
         if any(same_file(status, source) for source in sources):
             raise RunLocally("%s is source and output" % name)
     for name in command.response_files + command.included + command.values:
-        mode = mode_at(name)
+        mode = name != NO_FILE and mode_at(name)
         if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise RunLocally("%s: not a plain file" % name)     # it may be read but once
 
@@ -5208,7 +5689,7 @@ def terminal_width():
 
 def is_loopback(host):
     """Tell whether a host is this machine, so that bytes cost nothing."""
-    return host.name.startswith("127.") or host.name == "::1"
+    return not host.by_ssh and host.name.startswith("127.") or host.name == "::1"
 
 
 # --- what is sent ---
@@ -5264,12 +5745,20 @@ def send_parts(connection, job, parts):
     job.sent += len(data)
     try:
         connection.cork(1)
-        connection.socket.sendall(data)
+        send_patiently(connection, data)
         connection.cork(0)
     except (BrokenPipeError, ConnectionResetError) as error:
         debug("%s: the request was not taken whole: %s" % (connection.host, error))
     except OSError as error:
-        raise HostFailed(EXIT_IO_ERROR, "cannot send: %s" % error.strerror)
+        raise HostFailed(EXIT_IO_ERROR, "cannot send: %s" % (error.strerror or error))
+
+
+def send_patiently(connection, data):
+    """Send bytes, for as long as some are taken within each time-out: a compiler may take minutes
+    on a slow line, and sendall() would bound them all together. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[connection.socket.send(view):]
 
 
 def send_needed(connection, job, digests, deflate):
@@ -5278,9 +5767,12 @@ def send_needed(connection, job, digests, deflate):
     if len(digests) % DIGEST_DIGITS:
         raise WireError(EXIT_PROTOCOL_ERROR, "NEED of %d bytes" % len(digests))
     job.lacked += len(digests) // DIGEST_DIGITS
-    for at in range(0, len(digests), DIGEST_DIGITS):
-        digest = digests[at:at + DIGEST_DIGITS]
-        send_parts(connection, job, pack_content(digest, job.content_of(digest), deflate))
+    with Shipment(connection.host, len(digests) // DIGEST_DIGITS) as shipment:
+        for at in range(0, len(digests), DIGEST_DIGITS):
+            digest = digests[at:at + DIGEST_DIGITS]
+            content = job.content_of(digest)
+            shipment.note(len(content))
+            send_parts(connection, job, pack_content(digest, content, deflate))
     send_parts(connection, job, [pack_header(b"SENT", 0)])
 
 
@@ -5379,12 +5871,13 @@ def recv_results(connection, places, environment, results):
         length = read_header(receive, b"NAME", MAX_PATH_BYTES)
         path = read_exactly(receive, length, "NAME")
         mode = read_header(receive, b"MODE", 0o777)
-        if path in places.sources or not mode and has_other_names(path):
+        if path in places.sources or path in places.inputs or not mode and has_other_names(path):
             raise RunLocally("%s: it is written over, or removed under one of its names"
                              % fsdecode(path))
         if not places.allow(path):
-            raise HostFailed(EXIT_PROTOCOL_ERROR, "it sends a file that the command has no "
-                             "business with: %s" % fsdecode(path))
+            warn("%s: %s sends a file that the command has no business with: %s"
+                 % (places.source, connection.host, fsdecode(path)))
+            raise RunLocally("its answer is not to be trusted")
         target = Target(fsdecode(path), path in places.objects, environment) if mode else None
         if target and path in places.appended:
             target.mode = posix.O_APPEND
@@ -5411,6 +5904,8 @@ def recv_content(connection, target):
     digits = read_exactly(connection.receive, 8, "ZDAT")
     if digits.translate(None, b"0123456789abcdef") or number < 8:
         raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT without a length")
+    if int(digits, 16) > MAX_FILE_BYTES:
+        raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT of %d bytes" % int(digits, 16))
     inflater = Inflater(connection, number - 8)
     target.receive(inflater, int(digits, 16))
     if inflater.receive(1) or inflater.left or inflater.inflater.unused_data:
@@ -5432,6 +5927,8 @@ class OutputPlaces:
         self.dumps = command.dump_directory and place_of(command.dump_directory, job.lister)
         self.appended = frozenset(place_of(name, job.lister) for name in job.appended)
         self.made = self.appended.union(made)
+        if command.prototypes:          # a header, as a rule
+            self.made |= {place_of(command.prototypes, job.lister)}
         self.named = frozenset(place_of(name, job.lister) for name in command.values)
         self.directories = frozenset([job.lister.cwd] + [parent_of(path) for path in made])
         names = [fsdecode(path) for path in made] + [name for name, _ in command.sources]
@@ -5439,13 +5936,15 @@ class OutputPlaces:
         stems = {without_suffix(name.rpartition("/")[2]) for name in names}
         self.stems = tuple(fsencode(stem + mark) for stem in stems if stem for mark in ".-")
         self.sources = frozenset(place_of(name, job.lister) for name, _ in command.sources)
+        self.source = job.source
+        self.inputs = frozenset(path for paths in job.lister.paths.values() for path in paths)
         self.saves_temporaries = any("save-temps" in word for word in command.words)
 
     def allow(self, path):
         """Tell whether the command may have written, or removed, the file at a path."""
         directory, slash, base = path.rpartition(b"/")
         if path[:1] != b"/" or b"\0" in path or base in (b"", b".", b"..") \
-                or path in self.sources:
+                or path in self.sources or not is_canonical(directory):
             return False
         mode = mode_at(path, follow_links=False)
         if mode and not stat.S_ISREG(mode):
@@ -5459,6 +5958,14 @@ class OutputPlaces:
             or (directory or b"/") in self.directories and base.startswith(self.stems) \
             or bool(self.dumps) and path.startswith(self.dumps) \
             and path[len(self.dumps):].lstrip(b"/").startswith(self.stems)
+
+
+def is_canonical(directory):
+    """Tell whether an absolute path, in bytes, is that of a directory by its one true name."""
+    try:
+        return trace_path(b"/", directory, {}) == (directory or b"/", [], b"")
+    except (OSError, ValueError):
+        return False
 
 
 def place_of(name, lister):
@@ -5480,7 +5987,8 @@ def commit_results(results):
         if mode_at(path) and not posix.access(path, posix.W_OK) and target \
                 and not target.replaces:
             raise OSError(None, "not writable", fsdecode(path))
-    for path, target in results:
+    results.sort(key=lambda result: bool(result[1]) and result[1].mode == posix.O_APPEND)
+    for path, target in results:            # what is appended comes last: it cannot be undone
         if target:
             target.commit()
         else:
@@ -5694,6 +6202,8 @@ def distribute_by_files(command, hosts, search, environment):
             raise RunLocally("%s: %s" % (fsdecode(error.filename or b""), error.strerror))
         try:
             return do_by_files(job, search, environment)
+        except LinkBroken as reason:
+            debug("%s: %s: %s; once more" % (search.source, search.host, reason))
         except TextOnly as reason:
             debug("%s: %s does no jobs by files: %s" % (search.source, search.host, reason))
             search.note_way("text")
@@ -5704,6 +6214,8 @@ def distribute_by_files(command, hosts, search, environment):
         except HostFailed as fault:
             if not fault.refused:
                 raise
+            if fault.code == EXIT_BAD_ARGUMENTS:        # any volunteer would say the same
+                raise RunLocally(str(fault))
             search.pass_over(fault)
         search.hang_up()
 
@@ -5728,8 +6240,7 @@ def do_by_files(job, search, environment):
     compile_by_files does, and HostFailed that names the host."""
     host = search.host
     try:
-        patience_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) \
-            or IO_TIMEOUT_S
+        patience_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", 0) or FILES_SILENCE_S
         connection = search.connect(None, min(patience_s, FILES_SILENCE_S))
         notice("compile %s on %s" % (job.source, search.host))
         host = search.host
@@ -5739,6 +6250,8 @@ def do_by_files(job, search, environment):
         refused = getattr(fault, "refused", False)
         if isinstance(fault, HostFailed) and not fault.reached:
             raise
+        if not refused and search.may_remake_link(fault):
+            raise LinkBroken(str(fault))
         if fault.code == EXIT_TRUNCATED and not job.is_answered and search.way is None:
             raise TextOnly("it hung up")
         if not refused:
@@ -5829,13 +6342,13 @@ class VolunteerSearch:
     """The way to a volunteer: a slot, and a connection to its host; both None at first.
 
     source: what messages call the job; size: bytes of work once they are known, else 0; way:
-    "files" or "text", as far as the host is known, else None. A host that cannot be connected to
-    is backed off, and the search goes on."""
+    "files" or "text", as far as the host is known, else None; broken: the host over ssh whose link
+    broke in this job. A host that cannot be connected to is backed off, and the search goes on."""
 
     def __init__(self, source, pool):
         """pool: of the hosts in the list; it loses those that fail."""
         self.source, self.pool, self.size = source, pool, 0
-        self.host = self.slot = self.connection = self.way = None
+        self.host = self.slot = self.connection = self.way = self.broken = None
 
     def take(self, size=0):
         """Hold a slot, after a wait for one if need be; size: bytes of work, if known. Raises
@@ -5883,7 +6396,8 @@ class VolunteerSearch:
     def start_connection(self):
         """Begin to connect to the host of the slot, if there is one."""
         if self.host:
-            self.connection = Connection(self.host)
+            self.connection = Tunnel(self.host, self.host is self.broken) if self.host.by_ssh \
+                else Connection(self.host)
             self.connection.start()
 
     def announce(self, argv):
@@ -5911,6 +6425,17 @@ class VolunteerSearch:
             except HostFailed as fault:
                 self.give_up(fault)
 
+    def may_remake_link(self, fault):
+        """Tell whether the job is worth another try over a new link, as it is once where ssh or
+        the daemon behind it has ended. One that has gone silent is to be made anew later."""
+        if not self.host or not self.host.by_ssh:
+            return False
+        if fault.code == EXIT_IO_ERROR:
+            forget_tunnel(self.host)
+        may = fault.code == EXIT_TRUNCATED and self.broken is not self.host
+        self.broken = self.host
+        return may
+
     def give_up(self, fault):
         """Back the host off; raises HostFailed with its fault when it was the last one."""
         self.pool.back_off(self.host)
@@ -5922,8 +6447,8 @@ class VolunteerSearch:
                            if host is not self.host and not self.pool.is_backed_off(host)]
         self.release()
         if all(host.in_place for host in self.pool.hosts):
-            raise HostFailed(fault.code, text, reached=False)
-        warn(text + "; trying another host")
+            raise HostFailed(fault.code, text, reached=False, is_known=fault.is_known)
+        (debug if fault.is_known else warn)(text + "; trying another host")
 
     def hang_up(self):
         """Let go of the connection, but not of the slot."""
@@ -6060,12 +6585,14 @@ The compiler may be left out (then it is cc), and distcc.py may be called by a s
 that has the compiler's name and stands first in PATH. Options of distcc.py come before the
 compiler; all that follows is the compiler's.
 
-DISTCC_HOSTS lists the machines that compile, each of which runs distccd.py:
+DISTCC_HOSTS lists the machines that compile, each of which runs distccd.py, or sshd:
   HOST[:PORT][/LIMIT]        a name or an IPv4 address; port %d and limit %d unless given
   [IPV6-ADDRESS]:PORT/LIMIT
+  [USER]@HOST[:PORT][/LIMIT] over ssh: nothing need be installed there but Python
   localhost[/LIMIT]          compiles here, without a daemon
 Other variables: DISTCC_WAY DISTCC_VERBOSE DISTCC_LOG DISTCC_SAVE_TEMPS DISTCC_TCP_CORK DISTCC_DIR
-DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD DISTCC_DIRECTIVES_ONLY; see README.
+DISTCC_SSH DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD DISTCC_DIRECTIVES_ONLY;
+see README.
 """ % (DEFAULT_PORT, DEFAULT_LIMIT)
 VERSION_TEXT = "distcc.py %s\nprotocol 1, default port %d\n" % (VERSION, DEFAULT_PORT)
 LINKED_SUFFIXES = (".o", ".obj", ".a", ".so", ".lo", ".la", ".dylib", ".lib")

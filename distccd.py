@@ -427,6 +427,11 @@ def add_mode_options(group):
     group.add_argument("-p", "--port", type=number_from(0, 65535), default=DEFAULT_PORT,
                        help="TCP port, default %(default)s; 0 picks one, which the log names")
     group.add_argument("--listen", metavar="ADDRESS", help="listen on this address only")
+    group.add_argument("--socket", metavar="PATH", help="listen on this UNIX socket instead, for "
+                       "this user alone;\nits directory is made if need be, as distcc.py does "
+                       "over ssh")
+    group.add_argument("--idle-exit", type=number_from(0, None, float), default=0, metavar="S",
+                       help="end after so many seconds without a connection (0: never)")
     group.add_argument("-P", "--pid-file", metavar="FILE", help="write the daemon's process id")
     group.add_argument("-N", "--nice", type=number_from(0, 20), default=0, metavar="NICENESS",
                        help="run at this lower priority, 0 to 20")
@@ -1683,7 +1688,7 @@ def language_of(source, compiler):
 #   filled                                bytes stored since the store was last cut
 #   boot                                  which run of this machine's kernel wrote all this
 # MODE is x or -. N tells files apart that are equal but different ones on the client.
-STORE_FORMAT = "1"
+STORE_FORMAT = "2"
 CUT_AFTER = 1 / 16                      # the store is cut when so much of its size has come anew,
 CUT_TO = 7 / 8                          # to so much of its size
 PAGE_UNTOUCHED_S = 3600                 # a page's time of last use is right to an hour
@@ -1917,9 +1922,11 @@ class OwnFiles:
         except (OSError, ValueError):
             self.known = {}
 
-    def facts_of(self, path):
+    def facts_of(self, path, check):
         """Return (digest, size, mtime_ns) of this machine's own regular file at an absolute path
-        (bytes), links followed; None if there is none that we may read."""
+        (bytes), links followed; None if there is none that we may read.
+
+        check(path, size) is called if it must be digested, and may raise Refused."""
         if self.known is None:
             self.load()
         try:
@@ -1929,6 +1936,7 @@ class OwnFiles:
             now = facts.st_mtime_ns, facts.st_size, facts.st_ino, facts.st_ctime_ns
             known = self.known.get(path)
             if known is None or known[:4] != now:
+                check(path, facts.st_size)
                 known = now + (digest_file(path),)
                 # What has changed just now may change again before the clock moves on.
                 is_young = abs(time.time_ns() - facts.st_ctime_ns) < YOUNG_NS
@@ -3358,11 +3366,24 @@ MOST_REFERENCES = 8192
 MOST_PAGES_BYTES = 64 * 1024 * 1024
 MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
 FETCH_WAIT_S = 20.0                     # so long a job waits for what another one fetches
+FETCH_WAIT_OVER_SSH_S = 1800.0          # a compiler on a slow line: twice would take twice as long
 FETCH_POLL_MS = 20
 COMPILER_TEMPORARY = re.compile(rb"/tmp/cc[A-Za-z0-9]{6}[^/]*")
-SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[0-9.]+)?")
+SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[\w.+-]+)?")
 # What the loader of programs obeys, which is no business of a compiler.
 LOADER_VARIABLES = re.compile(rb"LD_.*|GCONV_PATH|GLIBC_TUNABLES|MALLOC_.*|RES_OPTIONS")
+# What compilers read of the environment, besides LC_..., and no client sends more. Others name
+# programs and options: COMPILER_PATH, CXX_MODULE_MAPPER, CCC_OVERRIDE_OPTIONS.
+VARIABLES = frozenset(b"""LANG LANGUAGE TZ SOURCE_DATE_EPOCH GCC_COLORS GCC_URLS TERM_URLS TERM
+    COLUMNS NO_COLOR CLICOLOR_FORCE PWD PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH
+    OBJC_INCLUDE_PATH OBJCPLUS_INCLUDE_PATH LIBRARY_PATH COLORTERM VTE_VERSION WT_SESSION
+    KONSOLE_VERSION TERM_PROGRAM POSIXLY_CORRECT
+    DEPENDENCIES_OUTPUT SUNPRO_DEPENDENCIES""".split())
+# The programs that a compiler starts. No interpreter is among them: what a client sends as text
+# finds nothing in a root that would run it.
+PART_NAME = re.compile(
+    r"(?:[\w.]+-)*(?:cc1|cc1plus|cc1obj|cc1objplus|as|objcopy|lto-wrapper|lto1|collect2"
+    r"|ld(?:\.(?:bfd|gold|lld))?)(?:-\d[\d.]*)?", re.ASCII)
 
 FilesRequest = collections.namedtuple(
     "FilesRequest", "flags argv directory environment umask page references")
@@ -3487,6 +3508,7 @@ class Receiver:
                 raise WireError(EXIT_TRUNCATED, "connection closed, %d bytes of a content missing"
                                 % length)
             length -= len(piece)
+            self.peer.send_life()       # what the client has sent may be on its way for long
             yield piece
 
     def store_content(self, digest, size, pieces):
@@ -3497,7 +3519,7 @@ class Receiver:
         fd = os.open(path + b".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             for piece in pieces:
-                start = start or bytes(piece[:4])
+                start += bytes(piece[:len(ELF_MAGIC) - len(start)])
                 state.update(piece)
                 count += len(piece)
                 write_all(fd, piece)
@@ -3633,6 +3655,7 @@ class FilesJob:
         self.allowed = options.allow_compiler
         self.directory = RootDirectory(self.store)
         self.request = self.receiver = self.layout = None
+        self.fetch_wait_s = FETCH_WAIT_OVER_SSH_S if options.socket else FETCH_WAIT_S
         self.lacked = self.grown = 0
         self.lower_fds, self.files = {}, {}
         self.whole = False              # whether the tree is as the layout says
@@ -3641,6 +3664,8 @@ class FilesJob:
         """Read the request with the contents that come along. Raises WireError, Refused,
         ClientGone, OSError."""
         self.request = recv_request(self.peer)
+        if not self.foreign:
+            self.request = keep_known_variables(self.request)
         self.directory.make([digest for digest, _ in self.request.references],
                             self.roots.most_idle)
         self.receiver = Receiver(self.peer, self.directory.path + b"/in",
@@ -3661,6 +3686,7 @@ class FilesJob:
         self.store.own.save()
         if not self.foreign:
             check_options(self.request, self.layout, self.directory.path + b"/lower")
+            check_specs(self.layout, self.directory.path + b"/lower")
 
     def read_pages(self):
         """Return (page, mask) of each reference; pages that are not here are asked for."""
@@ -3747,17 +3773,31 @@ class FilesJob:
         file at that path is the same, else, for a library, this machine's. Raises Refused.
 
         That must be a library indeed, or any file of this machine could be asked for."""
-        facts = self.store.own.facts_of(entry.path)
+        path = entry.path
+        is_library = is_library_name(path)
+        if not is_library and (entry.kind == b"l" or not program_allowed(path, self.allowed)):
+            raise Refused(EXIT_COMPILER_MISSING, "%s is %s" % (printable(path), (
+                "no part of a compiler" if os.path.exists(path) else "missing on this machine")))
+        facts = self.store.own.facts_of(path, self.check_own)
         if facts is None:
-            raise Refused(EXIT_COMPILER_MISSING, "%s is missing on this machine"
-                          % printable(entry.path))
+            raise Refused(EXIT_COMPILER_MISSING, "%s is missing on this machine" % printable(path))
         digest, size, mtime_ns = facts
         if digest == entry.digest:
             return entry
-        if SHARED_LIBRARY.fullmatch(entry.path.rpartition(b"/")[2]) and begins_elf(entry.path):
+        if is_library:
             return entry._replace(digest=digest, size=b"%x" % size, mtime=b"%d" % mtime_ns)
         raise Refused(EXIT_COMPILER_MISSING, "%s differs from the one on this machine"
-                      % printable(entry.path))
+                      % printable(path))
+
+    def check_own(self, path, size):
+        """This machine's own program or library is about to be digested, which is remembered.
+        Raises Refused unless it is one by what it is a link to, too, and a library by its
+        content."""
+        real = os.path.realpath(path)
+        good = is_library_name(real) and begins_elf(path) if is_library_name(path) else \
+            program_allowed(real, self.allowed) or is_listed(path, self.allowed)
+        if not good:
+            raise Refused(EXIT_COMPILER_MISSING, "%s is no part of a compiler" % printable(path))
 
     def link(self, source, path):
         """Link a file of the store into the tree, where it is absent yet; tell whether the store
@@ -3815,7 +3855,7 @@ class FilesJob:
             return Content(path, size_in_name(name), begins_elf(path))
         size = int(entry.size, 16)
         if entry.kind != b"-":
-            facts = self.store.own.facts_of(entry.path)
+            facts = self.store.own.facts_of(entry.path, self.check_own)
             if facts is not None and facts[0] == entry.digest:
                 return Content(entry.path, facts[1], begins_elf(entry.path))
         # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
@@ -3837,7 +3877,11 @@ class FilesJob:
                 if copy_digesting(old, new) != entry.digest:
                     raise Refused(EXIT_IO_ERROR, "%s was changed meanwhile"
                                   % printable(content.path))
-        os.chmod(path, 0o644 if entry.kind == b"-" else 0o755)
+        if source.startswith(b"plain/") and begins_elf(path):
+            raise Refused(EXIT_DISTCC_FAILED, "%s is code, and was taken for none"
+                          % printable(entry.path))
+        # The loader of programs is a library that must be executable.
+        os.chmod(path, 0o755 if source.startswith(b"code/") else 0o644)
         os.utime(path, ns=(int(entry.mtime), int(entry.mtime)))
         self.store.add(path, source)
         self.grown += content.size
@@ -3848,7 +3892,7 @@ class FilesJob:
         """Get contents that the store lacks: from the client, or, when another job is fetching
         them already, from that. missing: digests; have(digest) takes a content that is here, and
         tells whether it is. Raises as recv() does."""
-        until = time.monotonic() + FETCH_WAIT_S
+        until = time.monotonic() + self.fetch_wait_s
         while missing:
             patient = time.monotonic() < until
             mine = [digest for digest in missing
@@ -3907,6 +3951,30 @@ class FilesJob:
         self.directory.remove()
         if self.grown:
             self.store.note_growth(self.grown)
+
+
+def keep_known_variables(request):
+    """Return a FilesRequest without the variables that compilers should not obey here."""
+    return request._replace(environment={
+        name: value for name, value in request.environment.items()
+        if name in VARIABLES or name.startswith(b"LC_")})
+
+
+def is_listed(path, extra):
+    """Tell whether --allow-compiler has added a path (bytes), or any of its name."""
+    return not {os.fsdecode(path), os.path.basename(os.fsdecode(path))}.isdisjoint(extra)
+
+
+def program_allowed(path, extra):
+    """Tell whether a path (bytes) is named as a compiler, a part of one, or in `extra`."""
+    name = os.path.basename(os.fsdecode(path))
+    return is_listed(path, extra) or compiler_name_allowed(name, ()) \
+        or len(name) <= MOST_NAME_CHARACTERS and PART_NAME.fullmatch(name) is not None
+
+
+def is_library_name(path):
+    """Tell whether a path (bytes) is named as a shared library."""
+    return SHARED_LIBRARY.fullmatch(path.rpartition(b"/")[2]) is not None
 
 
 def store_name(entry):
@@ -3984,13 +4052,24 @@ def find_program(request, layout):
 
 # Options that load code or name programs: a second fence, for no code of the client's is there.
 LOADING_OPTION = re.compile(
-    rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix)"
-    rb"|-B")
+    rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix"
+    rb"|config|ld-path|fuse-ld=[^,]*/)|-B")
+# Their arguments go on to another program, one for each comma.
+PASSING_OPTIONS = (b"-Wp,", b"-Wa,", b"-Wl,")
 LOADING_WORD = re.compile(rb"(?:\A|[\s,])(?:" + LOADING_OPTION.pattern + rb")")
 # cc1 and as read such files as well, and gcc hands -I@NAME to them as two words.
 RESPONSE_WORD = re.compile(rb"(?:-[A-Za-z+,-]*)?@(.*)", re.S)
 RESPONSE_NAME = re.compile(rb"(?:(?<!\S)([\"']?)|[\"'\\])((?:-[A-Za-z+,\"'\\-]*)?)@(\S*)")
 MOST_RESPONSE_BYTES = 4 * 1024 * 1024
+# What gcc's driver reads unasked, and programs can be named in (gcc manual, "Spec Files"). Clients
+# send one that says no more than what -march=native and -mtune=native mean on their machine.
+SPECS_NAME = re.compile(rb"specs|.*\.specs?")
+MACHINE_WORD = rb"(?:-m[\w.+=-]+|--param [\w-]+=\w+)"
+MACHINE_SPECS = re.compile(
+    rb"\*cc1_cpu:\n%%\{march=native:%%>march=native(?:(?: %(word)s)+ | {2})"
+    rb"%%\{!mtune=\*:%%>mtune=native(?:(?: %(word)s)+| )\}\} "
+    rb"%%\{mtune=native:%%>mtune=native(?:(?: %(word)s)+| )\}\n\n" % {b"word": MACHINE_WORD})
+MOST_SPECS_BYTES = 64 * 1024
 
 
 def check_program(request, layout, extra):
@@ -4008,26 +4087,28 @@ def check_program(request, layout, extra):
 
 def check_links(layout):
     """Raise Refused for a symbolic link that gives a program another name than this machine does:
-    as and cc1 could be a shell. The names of compilers may lead to any compiler."""
+    as and cc1 could be a shell. The names of compilers may lead to any compiler, those of
+    libraries to any library."""
     for path in layout.links:
         target = resolve_links(layout, path)
         entry = layout.files.get(target)
-        if entry is None or entry.kind != b"x" or os.path.realpath(path) == target:
+        if entry is None or entry.kind == b"-" or os.path.realpath(path) == target:
             continue
-        if not all(compiler_name_allowed(os.path.basename(os.fsdecode(name)), ())
-                   for name in (path, target)):
+        names = [os.path.basename(name) for name in (path, target)]
+        if not all(compiler_name_allowed(os.fsdecode(name), ()) for name in names) \
+                and not all(map(SHARED_LIBRARY.fullmatch, names)):
             raise Refused(EXIT_COMPILER_MISSING, "%s does not lead to %s on this machine"
                           % (printable(path), printable(target)))
 
 
 def check_options(request, layout, tree):
     """Raise Refused for an option that loads code or names a program, in response files too, and
-    in those that these name.
+    in those that these name; and in clang's own files of options, wherever it may look for them.
 
     tree: the directory (bytes) that holds the job's files."""
-    waiting = []
+    waiting = [path for path in [*layout.files, *layout.links] if path.endswith(b".cfg")]
     for word in request.argv[1:]:
-        parts = word.split(b",") if word[:4] in (b"-Wp,", b"-Wa,") else [word]
+        parts = word.split(b",") if word.startswith(PASSING_OPTIONS) else [word]
         if any(LOADING_OPTION.match(part) for part in parts):
             refuse("option not allowed (it runs or loads other programs)", word)
         response = RESPONSE_WORD.match(word)
@@ -4047,6 +4128,22 @@ def check_options(request, layout, tree):
         if not bytes_left or LOADING_WORD.search(text.translate(None, b"\"'\\")):
             refuse("response file not allowed (it may run or load other programs)", b"@" + name)
         waiting += names_of_responses(text)
+
+
+def check_specs(layout, tree):
+    """Raise Refused for a file of gcc's specs that may name programs: any but those that this
+    machine has itself, and those that say what -march=native means."""
+    for name in [*layout.files, *layout.links]:
+        path = resolve_links(layout, name)
+        entry = layout.files.get(path)
+        if not SPECS_NAME.fullmatch(os.path.basename(name)) or entry is None:
+            continue
+        with open(tree + path, "rb") as stream:
+            text = stream.read(MOST_SPECS_BYTES)
+        if not MACHINE_SPECS.fullmatch(text) and not (
+                int(entry.size, 16) <= MOST_RESPONSE_BYTES
+                and OwnFiles.equals(name, entry.digest, int(entry.size, 16))):
+            refuse("specs not allowed (they may run other programs)", name)
 
 
 def names_of_responses(text):
@@ -4126,9 +4223,9 @@ class FilesWorker(Worker):
             raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % self.why_not)
         job = FilesJob(peer, self.roots, self.options)
         try:
+            peer.next_life = time.monotonic() + LIFE_AFTER_S
             job.recv()
             self.title = files_title(job.request.argv)
-            peer.next_life = time.monotonic() + LIFE_AFTER_S
             job.lay_out()
             self.at_work = True
             self.note_whole()
@@ -4187,7 +4284,7 @@ def files_title(argv):
 
 # -------------------------------------------------------------------------------------------
 # Server: listen, accept, fork, reap, limit
-# CompileServer
+# CompileServer LocalServer JobHandler
 # -------------------------------------------------------------------------------------------
 
 class StopServing(Exception):
@@ -4226,12 +4323,25 @@ class CompileServer(socketserver.ForkingTCPServer):
         self.next_sweep = 0.0           # time.monotonic()
         self.patience_s = silence_timeout_s() * MAKES_ROOM_AFTER
         self.lingering = collections.deque()
-        self.address_family, address = choose_address(options)
+        self.idle_since = time.monotonic()
+        self.listen()
+
+    def listen(self):
+        """Bind and listen. Raises Fatal (102)."""
+        self.address_family, address = choose_address(self.options)
         try:
             super().__init__(address, JobHandler)
         except (OSError, OverflowError) as error:
             raise Fatal(EXIT_BIND_FAILED, "cannot listen on %s port %d: %s"
                         % (address[0], address[1], getattr(error, "strerror", error))) from None
+
+    def name(self):
+        """Return where it listens, for the log."""
+        return "%s port %d" % self.server_address[:2]
+
+    def serves(self, host):
+        """Tell whether clients at this address are served."""
+        return address_allowed(host, self.options.networks)
 
     def server_bind(self):
         """Bind, on both protocols where the address is the unspecified one of IPv6."""
@@ -4254,7 +4364,8 @@ class CompileServer(socketserver.ForkingTCPServer):
     def process_request(self, request, client_address):
         """Serve one accepted connection: in a child, or here under --no-fork."""
         host = unmapped(client_address[0])
-        if not address_allowed(host, self.options.networks):
+        self.idle_since = time.monotonic()
+        if not self.serves(host):
             self.turn_away(request, "address %s is not served" % host)      # costs no process
             return
         if self.options.no_fork:
@@ -4371,6 +4482,10 @@ class CompileServer(socketserver.ForkingTCPServer):
             raise StopServing()
         if self.children:
             self.collect_children()
+            self.idle_since = time.monotonic()
+        elif self.options.idle_exit \
+                and time.monotonic() - self.idle_since > self.options.idle_exit:
+            self.end_idle()
         if self.worker.unswept:
             self.worker.sweep_again()
         while self.lingering and self.lingering[0][1] <= time.monotonic():
@@ -4422,6 +4537,11 @@ class CompileServer(socketserver.ForkingTCPServer):
                 kill_quietly(pid, signal_number)
         self.collect_children(blocking=True)
 
+    def end_idle(self):
+        """Stop, for nobody has come for long. Raises StopServing."""
+        log("notice", "idle for %g s" % self.options.idle_exit)
+        raise StopServing()
+
     def on_stop(self, number):
         """Signal handler: stop the daemon; in a child its job, unless a terminal asks all."""
         if not self.in_child:
@@ -4448,6 +4568,112 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.lingering.pop()[0].close()
 
 
+class LocalServer(CompileServer):
+    """A CompileServer on a UNIX socket: who may open that was admitted by ssh, or is this user.
+
+    The directory of the socket is this user's alone (0700). Its lock is held by who looks whether
+    the socket is in use, makes it or removes it, so that of two daemons that start at the same
+    moment one says that the other listens."""
+
+    def listen(self):
+        """Bind and listen, in place of a daemon that was killed. Raises Fatal (102)."""
+        self.path = os.path.abspath(self.options.socket)
+        self.address_family = socket.AF_UNIX
+        try:
+            self.directory = open_socket_directory(os.path.dirname(self.path),
+                                                   self.options.account)
+            fcntl.flock(self.directory, fcntl.LOCK_EX)
+            if is_listening(self.path):
+                raise Fatal(EXIT_BIND_FAILED, "a daemon listens on %s already"
+                            % printable(self.path))
+            remove_old_socket(self.path)
+            socketserver.ForkingTCPServer.__init__(self, self.path, JobHandler)
+            self.identity = os.stat(self.path).st_ino
+            fcntl.flock(self.directory, fcntl.LOCK_UN)
+        except OSError as error:
+            raise Fatal(EXIT_BIND_FAILED, "cannot listen on %s: %s" % (
+                printable(self.path), error.strerror or error)) from None
+
+    def server_bind(self):
+        """Bind, for this user alone."""
+        mask = os.umask(0o177)
+        try:
+            self.socket.bind(self.path)
+        finally:
+            os.umask(mask)
+        self.server_address = self.path
+        self.socket.setblocking(False)
+
+    def name(self):
+        """Return where it listens, for the log."""
+        return printable(self.path)
+
+    def serves(self, host):
+        """Tell whether clients are served: yes."""
+        return True
+
+    def get_request(self):
+        """Accept one connection, whose other end has no address. Raises OSError."""
+        return super().get_request()[0], ("local peer", 0)
+
+    def end_idle(self):
+        """Stop, unless somebody has come before the socket was gone. Raises StopServing."""
+        self.remove_socket()
+        if not select.select([self.socket], [], [], 0)[0]:
+            super().end_idle()
+        self.idle_since = time.monotonic()
+
+    def remove_socket(self):
+        """Remove the socket, if it is still this daemon's, and a directory that is empty then."""
+        name = os.path.basename(self.path)
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.directory, fcntl.LOCK_EX)
+            if os.stat(name, dir_fd=self.directory, follow_symlinks=False).st_ino == self.identity:
+                os.unlink(name, dir_fd=self.directory)
+                os.rmdir(os.path.dirname(self.path))
+        fcntl.flock(self.directory, fcntl.LOCK_UN)
+
+    def server_close(self):
+        """Close the listener and remove its socket."""
+        super().server_close()
+        self.remove_socket()
+
+
+def open_socket_directory(path, account):
+    """Return a descriptor of a directory that nobody but this user can enter, made if need be and
+    given to the user that root is going to be (pwd entry, or None). Raises OSError, Fatal."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    facts = os.fstat(fd)
+    owners = [os.geteuid()] + ([account.pw_uid] if account else [])
+    if facts.st_uid not in owners or facts.st_mode & 0o077:
+        raise Fatal(EXIT_BIND_FAILED, "%s is not this user's alone" % printable(path))
+    if account:
+        os.fchown(fd, account.pw_uid, account.pw_gid)
+    return fd
+
+
+def remove_old_socket(path):
+    """Remove a socket on which nobody listens, if there is one. Raises OSError, Fatal."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise Fatal(EXIT_BIND_FAILED, "%s is no socket" % printable(path))
+        os.unlink(path)
+
+
+def is_listening(path):
+    """Tell whether a daemon listens on the UNIX socket at path. Raises OSError where it is out of
+    reach."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
+
+
 class JobHandler(socketserver.BaseRequestHandler):
     """Serves one connection of a CompileServer."""
 
@@ -4457,7 +4683,8 @@ class JobHandler(socketserver.BaseRequestHandler):
         host, port = self.client_address[:2]
         host = unmapped(host)
         descriptor = self.request.fileno()
-        self.server.worker.serve(Peer(descriptor, descriptor, "%s port %d" % (host, port)), None)
+        name = "%s port %d" % (host, port) if port else host
+        self.server.worker.serve(Peer(descriptor, descriptor, name), None)
 
 
 def unmapped(host):
@@ -4710,7 +4937,8 @@ def serve_network(options):
     """Listen and serve until told to stop; return the exit code. Raises Fatal."""
     pid_file = PidFile(options.pid_file)
     os.environ["TMPDIR"] = temporary_directory()
-    server = CompileServer(options)     # before detaching, so that the exit code tells
+    # Before detaching, so that the exit code tells.
+    server = LocalServer(options) if options.socket else CompileServer(options)
     pid_file.open(options.account)
     trim_memory()
     load_prctl()
@@ -4726,7 +4954,7 @@ def serve_network(options):
         confine_process(options.jobs)
     sweep_directories()             # after daemons that were killed
     server.worker.sweep()
-    log("notice", "listening on %s port %d" % server.server_address[:2])
+    log("notice", "listening on " + server.name())
     finish_detaching()
     gc.collect()
     if hasattr(gc, "freeze"):
@@ -4773,12 +5001,13 @@ def shed_syntax_tree(argv):
     A module has none, and comes compiled from the cache. Returns where this cannot be done."""
     path = os.path.abspath(__file__)
     if __name__ != "__main__" or sys.implementation.name != "cpython" \
-            or os.path.basename(path) != "distccd.py" or not sys.executable:
+            or not path.endswith(".py") or not sys.executable:
         return
     # -I, or Python would look for modules in the current directory first.
     flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
-    program = ("import os, sys; sys.path.insert(0, os.path.dirname(sys.argv[1])); import distccd;"
-               " sys.exit(distccd.main(sys.argv[2:]))")
+    program = ("import os, sys; directory, name = os.path.split(sys.argv[1]);"
+               " sys.path.insert(0, directory); daemon = __import__(name[:-3]);"
+               " sys.exit(daemon.main(sys.argv[2:]))")
     try:
         os.execv(sys.executable, [sys.executable] + flags + ["-c", program, path] + argv)
     except OSError:

@@ -4,7 +4,7 @@
 Everything is real: compilers, daemons on free ports of the loopback interface, sockets, signals
 and full disks. Each test works in a directory of its own. Needs, beside Python: gcc, g++,
 clang, llvm, gobjc, gobjc++, a gcc and g++ for aarch64, locales, ccache, socat, make, ninja,
-cmake and C distcc 3.4.
+cmake, sshd and C distcc 3.4.
 """
 
 import argparse
@@ -1264,7 +1264,8 @@ class ParseHostsTest(unittest.TestCase):
         """Each is named and left out; its neighbours stay."""
         for word in ("a:", "a:0", "a:65536", "a:port", "a:-1", "a:1:2", "::1", "fe80::1/2", "[::1",
                      "[]", "[]:1", "[::1]x", "[a]", "a/", "a/0", "a/-1", "a/1001", "a/x", "a/1/2",
-                     "a:+1", "a:1_0", "a:\u0661", "a/1.5", ":1", "/4", "@", "user@a", "a,lzo",
+                     "a:+1", "a:1_0", "a:\u0661", "a/1.5", ":1", "/4", "@", "-u@a", "u;v@a", "@-a", "u@b@a",
+                     "@a:0", "a,lzo",
                      "-a", "--randomize", "+zeroconf", "localhost:4200", "localhost:1/2", "a;b",
                      "a" * 254, "h\u00f6st", "a:99999999999", "a/" + "9" * 5000, "$HOST", "..."):
             with self.subTest(word=word):
@@ -2798,6 +2799,16 @@ struct pair { int x, y; char c; };
 static inline int larger(int a) { return SQUARE(a) + MOST; }
 #endif
 """,
+    "hasx.c": """\
+#ifndef HAS
+#define HAS(x) __has_include(x)
+#endif
+#if HAS("inc/extra.h") && HAS(<stdio.h>)
+int there;
+#endif
+""",
+    "marked.c": '#line 3 "g.y"\nint f(void) { int unused; return 0; }\n',
+    "g.y": "%%\nrule:\n  int f(void) { int unused; }\n",
     "inc/extra.h": "#define EXTRA 1\nint extra(int);\n",
     "other/extra.h": "#define EXTRA 2\n#include_next <extra.h>\nint extra(int);\n",
     "inc/warns.h": "static int never_used(int a) { int unused; return a; }\n"
@@ -4087,6 +4098,17 @@ ROWS_BY_FILES = r"""
 -       $D gcc -fcallgraph-info -aux-info x.txt -c main.c
 -       $D clang -O2 -fsave-optimization-record -g -c main.c
 -       $D clang --serialize-diagnostics x.dia -Wall -c warn.c
+-       $D gcc -c main.c -aux-info protos.h
+-       mkdir o; $D gcc -fdump-tree-original=$PWD/o/x.txt -c main.c
+-       mkdir o; $D gcc -dumpdir o/d- -fstack-usage -c main.c
+-       $D gcc -dumpdir d- -dumpbase b.c -fstack-usage -fdump-tree-original -c main.c
+-       mkdir o; ln -s $PWD/o y; $D gcc -MD -fstack-usage -c main.c -o y/x.y.o
+-       $D gcc -g -fdump-final-insns -da -O1 -c main.c
+-       $D gcc -O2 -fdump-tree-all-graph -fdump-lang-all -c late.c
+-       $D gcc --coverage -fprofile-note=x.gcno -c main.c
+-       $D clang -S -emit-llvm main.c
+-       $D clang -c -emit-ast main.c
+-       $D gcc -fdump-ada-spec -c unit.h
 # What is read beside the source
 -       sh train.sh gcc prof.o -fprofile-generate; $D gcc -O2 -fprofile-use -c prof.c
 -       sh train.sh gcc o/x.o --coverage; $D gcc -fbranch-probabilities -c prof.c -o o/x.o
@@ -4119,7 +4141,14 @@ ROWS_BY_FILES = r"""
 -       $D gcc -g3 -O2 -Wall -c main.c
 -       $D clang++ -g -O2 -Wall -c library.cc
 -       $D g++ -g -O1 -Wall -c library.cc
--       touch -d @1000000000 stamped.c; $D clang -g -c stamped.c
+-       touch -d @1000000000 stamped.c; TZ=Asia/Tokyo $D clang -g -c stamped.c
+-       touch -d @1000000000 stamped.c; TZ=:Asia/Tokyo $D gcc -g -c stamped.c
+-       touch -d @1000000000 stamped.c; TZ=EST5EDT4 $D gcc -c stamped.c
+-       cp /usr/share/zoneinfo/*/Tokyo z; touch stamped.c; TZ=$PWD/z $D gcc -c stamped.c
+-       $D clang -mcpu=native -c main.c
+-       ln -s inc sub; cd -P sub; env -u PWD $D gcc -g -I.. -c ../main.c -o ../x.o
+-       ln -s . sub; cd sub; PWD=$PWD/../sub $D gcc -g -c main.c
+-       mkdir s; cp main.c s/r.c; ln -s s/r.c m.c; $D clang -g -c m.c -MD
 # Columns, lines and macros that text does not keep
 -       $D clang++ -std=c++17 -O2 -c lambda.cc
 -       $D clang++ -O1 -c lines.cc
@@ -4132,6 +4161,25 @@ ROWS_BY_FILES = r"""
 -       mkfifo p.h; echo '#define A 1' >p.h & SOURCE_DATE_EPOCH=1 $D gcc -c fifo.c; wait
 -       for i in 1 2 3 4 5; do rm -f *.d *.o; $D gcc -MD -c main.c; find *.d -newer main.o; done
 -       c=GEORGIAN-PS; localedef -i ka_GE -f $c ./l.$c; LOCPATH=. LC_ALL=l.$c $D gcc -c main.c
+# Headers that an answer or an odd option leads to
+-       $D gcc -c hasx.c
+-       $D gcc '-DHAS(x)=__has_include(x)' -c hasx.c
+-       $D clang -DHAS=__has_include -c hasx.c
+-       $D gcc -Wp,-Iinc -c use.c
+-       $D gcc -Xpreprocessor -Iinc -c use.c
+-       $D clang -Xclang -Iinc -c use.c
+-       $D gcc -include /dev/null -c main.c
+-       test -s g.y; $D gcc -Wall -c marked.c
+-       touch -d @1000000000 stamped.c; TZ=Europe/Berlin $D gcc -c stamped.c
+-       $D gcc -Wp,-finput-charset=latin1 -c main.c
+# Outputs in directories that nothing else names
+-       mkdir o; $D gcc -Wa,-adhln=o/a.lst -c main.c
+-       mkdir o; $D gcc -Wa,--MD,o/x.d -c main.c
+-       mkdir o; $D clang -serialize-diagnostics o/q.dia -Wall -c warn.c
+-       mkdir o; $D gcc -aux-info o/x -c main.c
+-       mkdir o; $D gcc -dumpdir o/pre- -fstack-usage -c main.c
+-       mkdir o; $D gcc -Wp,-MMD,o/a.d,-MT,foo -c main.c
+-       $D gcc -S unit.h
 # Another machine's code
 -       $D aarch64-linux-gnu-gcc -O2 -g -Wall -MD -c main.c
 -       $D aarch64-linux-gnu-gcc -c warn.c -Wall -Wextra
@@ -4168,10 +4216,11 @@ FILES_HERE = [
     ("local", "a configure probe", "conftest"),
     ("local", "it tells of this machine or this run", r" (-MJ x\.json|-time=x\.txt|-freport-bug|-v"
      r"|-H|-Q|-ftime-report|-fmem-report|-fstats|-ftime-trace|-fproc-stat-report=x\.csv) "),
+    ("local", "it writes files of names that are not foreseen", "-fdump-ada-spec"),
     ("local", "it uses modules", " -fmodules | -fmodule-header |=-fmodules-ts|-fmodules-ts "),
     ("local", "it runs or loads other programs", " -fplugin| -iplugindir| -specs| -wrapper| -B"
      "| --prefix| -load "),
-    ("local", "it gives names another meaning", " -working-directory|-ivfsoverlay"),
+    ("local", "it gives names another meaning", " -working-directory|-ivfsoverlay| -remap"),
     ("local", "is set", "^(COMPILER_PATH|GCC_EXEC_PREFIX|GCC_COMPARE_DEBUG"
      "|GCC_EXTRA_DIAGNOSTIC_OUTPUT|CCC_OVERRIDE_OPTIONS)="),
     # what only a compiler that runs here can say, read or write
@@ -4179,7 +4228,7 @@ FILES_HERE = [
     ("local", "No such file", r"nosuch\.[cs]"),
     ("local", "Permission denied", "chmod 000"),
     ("local", "not a regular file", r"mkfifo p\.h"),
-    ("local", "not a plain file", r"/dev/(null|stdin|stdout)|mkfifo|mkdir (d|main)\.[ciso]"
+    ("local", "not a plain file", r"(?<!-include )/dev/(null|stdin|stdout)|mkfifo|mkdir (d|main)\.[ciso]"
      r"|ln -s \S+ (main|syntax|x)\.[ods]|-c dir\.c$"),
     ("local", "no such directory", r"none/(main|x)\.|map\.txt/"),
     ("local", "source and output", r"-o (\./)?main\.c$|-S code\.s$"),
@@ -7277,7 +7326,7 @@ class FilesCase(FaultCase):
     def stored(self):
         """Return the names of all files that the daemon's store keeps."""
         return [name for folder in ("plain", "code", "pages")
-                for _, _, names in os.walk(self.path("cache/1/" + folder)) for name in names]
+                for _, _, names in os.walk(self.path("cache/2/" + folder)) for name in names]
 
     def check_refused(self, answer, *codes):
         """Check that a FilesAnswer refuses: one of these codes, one line of plain text."""
@@ -7593,7 +7642,7 @@ class StoreTest(ProbeCase):
         """An empty directory that root made, as systemd does, is given to the daemon's user."""
         os.mkdir(self.path("systemd"), 0o755)
         daemon = self.daemon(env=self.settings(CACHE_DIRECTORY=self.path("systemd:/other")))
-        self.assertIn("contents are kept in " + self.path("systemd/1"), daemon.log())
+        self.assertIn("contents are kept in " + self.path("systemd/2"), daemon.log())
         self.assertEqual(os.stat(self.path("systemd")).st_uid, distccd.choose_account(
             argparse.Namespace(user=None)).pw_uid)
 
@@ -7615,7 +7664,7 @@ class StoreTest(ProbeCase):
 
     def idle_tree(self):
         """Return the path of the one tree that is left for a job to come."""
-        jobs = self.path("cache/1/jobs")
+        jobs = self.path("cache/2/jobs")
         wait_until(lambda: [name[:4] for name in os.listdir(jobs)] == ["idle"], "an idle tree", 9)
         return os.path.join(jobs, os.listdir(jobs)[0])
 
@@ -7734,11 +7783,11 @@ class StoreTest(ProbeCase):
             self.try_out(daemon, "print", "x", **request)
             self.idle_tree()
             spoilt = [distccd.digest_of(b"text of a\n"), distccd.digest_of(files.page())]
-            for folder, _, names in os.walk(self.path("cache/1")):
+            for folder, _, names in os.walk(self.path("cache/2")):
                 for name in names:
                     if name[:64].encode() in spoilt:
                         os.truncate(os.path.join(folder, name), 3)
-        self.write("cache/1/boot", "another")
+        self.write("cache/2/boot", "another")
         with self.serve_files("--foreign-programs") as daemon:
             answer = self.try_out(daemon, "read", "/w/a.h", "/w/b.h", **request)
             self.assertEqual(answer.output, b"text of a\ntext of b\n")
@@ -7945,7 +7994,7 @@ class FenceTest(ProbeCase):
             wait_until(lambda: not processes_of("/bin/probe"), "the program's end", 5)
             client.close()
         wait_until(lambda: all(name.startswith("idle_") for name in os.listdir(
-            self.path("cache/1/jobs"))), "no job's directory left", 5)
+            self.path("cache/2/jobs"))), "no job's directory left", 5)
 
     def test_clients_leave_early(self):
         """At whatever moment a client leaves, nothing of its job stays."""
@@ -8012,7 +8061,7 @@ class ProgramsTest(ProbeCase):
         for name in ("secret", "secret.so"):
             secret = self.write(name, SECRET)
             self.check_refusal(daemon, tree.copy().file(secret, b"another", "l"),
-                               text=secret + " differs")
+                               text=secret + " is no part of a compiler")
         self.check_refusal(daemon, tree.copy().file("/w/plain", self.probe),
                            text="/w/plain is missing")
         library = next(path for path, head in tree.heads.items()
@@ -8027,6 +8076,87 @@ class ProgramsTest(ProbeCase):
         tree = self.gcc().file("/w/plain", self.probe)
         self.assertEqual(ask_files(welcoming, ["gcc", "-c", "a.c"], tree, send=True).status, 0)
         self.check_refusal(self.serve_files(), tree, text="/w/plain is missing")
+
+    def test_code_in_pieces(self):
+        """Code is seen to be that in whatever pieces it comes, and nothing of it is stored."""
+        daemon = self.serve_files()
+        self.assertEqual(ask_files(daemon, ["gcc", "-c", "a.c"], self.gcc()).status, 0)
+        for cut, deflate in ((1, False), (2, False), (3, False), (3, True)):
+            code = self.probe + bytes([cut, deflate])
+            client = FilesClient(daemon.port, ["gcc", "-c", "a.c"],
+                                 self.gcc().file("/w/plain", code))
+            self.addCleanup(client.close)
+            client.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            digest = distccd.digest_of(code)
+            parts = [code[:cut], code[cut:]]
+            if deflate:                 # what comes first inflates to so many bytes
+                state = zlib.compressobj()
+                parts = [state.compress(parts[0]) + state.flush(zlib.Z_FULL_FLUSH),
+                         state.compress(parts[1]) + state.flush()]
+            head = digest + b"%08x" % len(code) * deflate
+            body = packet(b"ZBDY" if deflate else b"BODY", head + b"".join(parts))
+            at = len(body) - len(parts[1])
+            client.send(client.request[:-12] + body[:at])
+            time.sleep(0.05)            # so that it comes in two pieces
+            client.send(body[at:] + packet(b"SENT", 0))
+            text = self.check_refused(client.answer(), 110)
+            self.assertIn("/w/plain is missing", text)
+            self.assertFalse([name for name in self.stored() if name.startswith(digest.decode())])
+
+    def test_no_interpreters(self):
+        """Of this machine's own programs only those that belong to compilers come into a root, as
+        whatever they are sent, and under no other names."""
+        daemon = self.serve_files()
+        shell = os.path.realpath("/bin/sh")
+        for kind in "xl-":
+            self.check_refusal(daemon, self.gcc().real(shell, kind),
+                               text=shell + " is no part of a compiler")
+        self.check_refusal(daemon, self.gcc().real(shell, "l").link("/x/as", shell),
+                           text="/x/as does not lead to")
+        library = next(path for path, head in self.gcc().heads.items() if head[:2] == b"fl")
+        self.check_refusal(daemon, self.gcc().link("/x/as", library), text="does not lead to")
+        named = self.write("libnone.so.1", "#!/bin/sh\n")
+        self.check_refusal(daemon, self.gcc().real(named, "l"),
+                           text=named + " is no part of a compiler")
+        os.symlink(shell, self.path("as"))
+        self.check_refusal(daemon, self.gcc().file(self.path("as"), self.read(shell), "x"),
+                           text=self.path("as") + " is no part of a compiler")
+        listed = self.gcc().real(shell, "x")
+        welcoming = self.serve_files("--allow-compiler", shell)
+        self.assertEqual(ask_files(welcoming, [shell, "-c", "exit 3"], listed).status, 3 << 8)
+
+    def test_variables(self):
+        """What names programs or options in the environment is not there; the rest is."""
+        environment = {"PATH": "/usr/bin", "COMPILER_PATH": "/w", "GCC_EXEC_PREFIX": "/nowhere/",
+                       "CXX_MODULE_MAPPER": "|/bin/sh", "LC_ALL": "C",
+                       "SUNPRO_DEPENDENCIES": "/w/rule"}
+        answer = ask_files(self.serve_files(), ["gcc", "-c", "a.c"], self.gcc(),
+                           environment=environment)
+        self.assertEqual((answer.status, sorted(answer.files)), (0, ["/w/a.o", "/w/rule"]), answer)
+
+    def test_specs(self):
+        """Files that have drivers start other programs, or with other options, are refused; one
+        that says what -march=native means is not."""
+        daemon = self.serve_files()
+        directory = os.path.dirname(run(["gcc", "-print-libgcc-file-name"]).stdout.decode().strip())
+        good = b"*cc1_cpu:\n%{march=native:%>march=native -march=x86-64 -mno-fma4 " \
+            b"%{!mtune=*:%>mtune=native --param l1-cache-size=32}} " \
+            b"%{mtune=native:%>mtune=native -mtune=generic}\n\n"
+        answer = ask_files(daemon, ["gcc", "-march=native", "-c", "a.c"],
+                           self.gcc().file(directory + "/specs", good))
+        self.assertEqual(answer.status, 0, answer)
+        for bad in (good + b".c:\n/bin/sh x\n\n", good.replace(b"-mno-fma4", b"-fplugin=x"),
+                    good.replace(b"-mno-fma4", b"%(cc1)"), good.replace(b"cpu", b"options"),
+                    run(["gcc", "-dumpspecs"]).stdout, b""):
+            self.check_refusal(daemon, self.gcc().file(directory + "/specs", bad),
+                               text="specs not allowed", code=101)
+        for tree in (self.gcc().file("/w/x", b"").link("/usr/lib/specs", "/w/x"),
+                     self.gcc().file("/w/libgomp.spec", b"")):
+            self.check_refusal(daemon, tree, text="specs not allowed", code=101)
+        self.check_refusal(daemon, self.gcc().file("/usr/bin/gcc.cfg", b"-O2 -fplugin=/w/x.so"),
+                           text="not allowed", code=101)
+        answer = ask_files(daemon, ["gcc", "-c", "a.c"], self.gcc().file("/w/x.cfg", b"A=1\n"))
+        self.assertEqual(answer.status, 0, answer)
 
     def test_commands(self):
         """Only compilers, by the name and by what it leads to; no options that load code."""
@@ -8060,7 +8190,10 @@ class ProgramsTest(ProbeCase):
                       ["-fmodule-mapper=|x"], ["@/w/words"], ["@nested"], ["@alias"],
                       ["@../w/words"], ["@split"], ["@chain"], ["@deep"],
                       ["@inside"], ["@inside2"], ["@list"], ["-I@words"], ["-I", "@words"],
-                      ["-Wp,-fplugin=x"], ["-Wp,@words"], ["@odd"], ["@odd2"], ["@odd3"], ["@odd4"], ["-iplugindir=x"], ["-Xclang", "-plugin"]):
+                      ["-Wp,-fplugin=x"], ["-Wl,-plugin,x"], ["-Wp,-O2,-fmodule-mapper=|x"],
+                      ["--ld-path=x"], ["-fuse-ld=/x"], ["--config", "x"], ["--config=x"],
+                      ["-Wp,@words"], ["@odd"], ["@odd2"], ["@odd3"], ["@odd4"],
+                      ["-iplugindir=x"], ["-Xclang", "-plugin"]):
             with self.subTest(words=words):
                 self.check_refusal(daemon, tree, *words, text="not allowed", code=101)
         answer = ask_files(daemon, ["gcc", "-c", "a.c", "@good"], tree)
@@ -8227,10 +8360,6 @@ class StaleJobsTest(TogetherCase):
             lambda: self.write("w/a.c", "#include <made.h>\nint a = M;\n"),
             lambda: self.write("w/i/made.h/no.h", ""),              # a directory is passed over
             lambda: self.generate(4))
-
-    def generate(self, value):
-        """Write a header as a build does that has just made its generator."""
-        self.write("w/j/made.h", "#define M %d\n" % value)
 
     def check_steps(self, settled):
         """Compile after each step, and once more. settled: whether the memory may rely on the
@@ -9547,7 +9676,7 @@ class UnreachableTest(ClientFaultCase):
 class HostWordsTest(ClientFaultCase):
     """Host lists with words that mean nothing."""
 
-    WORDS = """a:b a:0 a:65536 a:-1 a:1:2 a/0 a/ a/1/2 /4 :4200 ::1 [::1 [::1]x [x]:1 user@host
+    WORDS = """a:b a:0 a:65536 a:-1 a:1:2 a/0 a/ a/1/2 /4 :4200 ::1 [::1 [::1]x [x]:1 -u@host
         a,lzo --randomize a:99999999999999999999 a\x1b[2J:x \xe4\xf6.example localhost:1 a;b
         a$b a`b http://a/ ../../x ~""".split() + ["x" * 300, "x" * 100000 + ":x"]
 
@@ -9650,6 +9779,7 @@ class NotTrustedTest(TogetherCase):
         self.write("w/a.h", "#define A\n")
         self.write("w/map.txt", "int map;\n")
         self.write("home/.profile", "true\n")
+        self.write("etc/passwd", "root\n")
         os.symlink("../victim", self.path("w/a.su"))
         os.symlink("../home", self.path("w/a.d"))
         os.symlink("none", self.path("w/a.gcno"))
@@ -9707,9 +9837,11 @@ class NotTrustedTest(TogetherCase):
                  "w/a.h", "w/map.txt.h", "w/a.su", "w/a.d", "w/a.d/.profile", "w/a.gcno",
                  "w/a.dump", "w/a.dump/a.x", "home/.profile", "home/.a", "w/.a", "w/i/a.d",
                  "w/../w/a.x", "w/./a.x", "w//a.x", "w/a.x/", "w/way/a.x", "w", "w/none/a.x",
-                 "a.o", "../a.x"]
-        paths = [self.path(name) for name in names] + [
-            "a.x", "", "/", "/etc/cron.d/a", "/etc/passwd", "/a.x", "/tmp/a.x", self.path("w/a.\0")]
+                 "a.o", "a.x", "w/../a.x", "w/a.\0", "etc/passwd"]
+        # All of them within our own directory: a client with a fault would write them, as root.
+        paths = [self.path(name) for name in names] + ["a.x", ""]
+        self.assertTrue(all(os.path.normpath(os.path.join(self.where, path)).startswith(self.dir)
+                            for path in paths))
         rows = [(path, pack_results(good, (path, 0o644, b"evil\n")), "") for path in paths]
         rows += [("removes " + path, pack_results((path, 0), good), "") for path in paths[:8]]
         rows += [("mode %o" % mode, pack_results((good[0], mode, b"object")), "")
@@ -10469,6 +10601,410 @@ class SignalTest(ClientFaultCase):
             process.send_signal(number)
             process.communicate()
         self.check_nothing_left()
+
+
+# -------------------------------------------------------------------------------------------
+# Volunteers over ssh: a real sshd, which sees neither compilers nor headers
+# SshServer SshCase TunnelTest UnreachableBySshTest SocketTest
+# -------------------------------------------------------------------------------------------
+
+FAR_UID = 64321                         # of the user on the volunteer, who owns nothing else
+COMPILER_NAMES = ("cc", "gcc", "c++", "g++", "as", "clang", "clang++")
+# Words: directory of the server, home, uid. What is hidden is so for this sshd alone.
+START_SSHD = r"""
+set -e
+for hidden in /usr/lib/gcc /usr/include; do mount --bind "$1/nothing" $hidden; done
+for name in %s; do
+    program=$(readlink -f "$(command -v $name)") && mount --bind "$1/no-program" "$program"
+done
+mount -t tmpfs none /run && mkdir /run/sshd
+mount --bind "$1/passwd" /etc/passwd
+eval "$2"
+exec /usr/sbin/sshd -D -e -f "$1/sshd_config"
+""" % " ".join(COMPILER_NAMES)
+
+
+class SshServer:
+    """A running sshd on a free port of 127.0.0.1, for users far and root, whose homes lie in its
+    directory. process; port; words: for DISTCC_SSH; home: of far."""
+
+    def __init__(self, directory, prepare="", config=""):
+        """directory: made for it; prepare: shell commands in its mount namespace; config: lines."""
+        self.directory = directory
+        os.makedirs(self.path("nothing"))
+        self.home = self.path("far")
+        os.mkdir(self.home)
+        os.chown(self.home, FAR_UID, FAR_UID)
+        os.mkdir(self.path("root"))
+        for name in ("host_key", "key", "wrong_key"):
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.path(name)])
+        self.write("no-program", "")
+        with open("/etc/passwd") as stream:
+            others = [line for line in stream if not line.startswith("root:")]
+        self.write("passwd", "root:*:0:0::%s:/bin/sh\nfar:*:%d:%d::%s:/bin/sh\n%s" % (
+            self.path("root"), FAR_UID, FAR_UID, self.home, "".join(others)))
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", 0))
+            self.port = holder.getsockname()[1]
+        with open(self.path("host_key.pub")) as stream:
+            self.write("known_hosts", "[127.0.0.1]:%d %s" % (self.port, stream.read()))
+        self.write("sshd_config", "\n".join((
+            config, "Port %d" % self.port, "ListenAddress 127.0.0.1", "UsePAM no",
+            "HostKey " + self.path("host_key"), "PidFile none", "StrictModes no",
+            "AuthorizedKeysFile %s" % self.path("key.pub"), "PasswordAuthentication yes",
+            "PermitRootLogin yes", "PrintMotd no", "")))
+        self.words = self.client_words()
+        self.log_file = tempfile.TemporaryFile("w+b")
+        self.process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", START_SSHD, "sh", directory, prepare],
+            stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file,
+            start_new_session=True)
+        wait_until(lambda: "Server listening" in self.log() or self.process.poll() is not None,
+                   "sshd to listen")
+        if self.process.poll() is not None:
+            raise AssertionError("sshd ended: " + self.log())
+
+    def path(self, name):
+        """Return the path of a name in its directory."""
+        return os.path.join(self.directory, name)
+
+    def write(self, name, text):
+        """Write a file into its directory."""
+        with open(self.path(name), "w") as stream:
+            stream.write(text)
+        os.chmod(self.path(name), 0o644)
+
+    def client_words(self, key="key", known="known_hosts"):
+        """Return words for DISTCC_SSH."""
+        return "ssh -F none -i %s -o IdentitiesOnly=yes -o IdentityAgent=none -o " \
+            "GlobalKnownHostsFile=/dev/null -o UserKnownHostsFile=%s" % (
+                self.path(key), self.path(known))
+
+    def log(self):
+        """Return what sshd has said so far."""
+        size = os.fstat(self.log_file.fileno()).st_size
+        return os.pread(self.log_file.fileno(), size, 0).decode(errors="replace")
+
+    def sessions(self):
+        """Return the process ids of what serves connections."""
+        return children_of(self.process.pid)
+
+    def daemons(self):
+        """Return the process ids of the daemons that run from its homes, their children left
+        out."""
+        found = [pid for pid in all_processes() if self.directory + "/" in command_of(pid)
+                 and "--socket" in command_of(pid)]
+        return [pid for pid in found if parent_of(pid) not in found]
+
+    def stop(self):
+        """End it, its sessions and the daemons that were started through it."""
+        for pid in descendants_of(self.process.pid) + self.daemons():
+            for child in descendants_of(pid):
+                kill_quietly(child)
+            kill_quietly(pid)
+        kill_group(self.process.pid)
+        self.process.wait()
+        self.log_file.close()
+
+
+def all_processes():
+    """Return the ids of all processes."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def command_of(pid):
+    """Return the command line of a process, "" if it has gone."""
+    with contextlib.suppress(OSError), open("/proc/%d/cmdline" % pid, "rb") as stream:
+        return stream.read().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def parent_of(pid):
+    """Return the id of a process's parent, 0 if it has gone."""
+    with contextlib.suppress(OSError), open("/proc/%d/stat" % pid) as stream:
+        return int(stream.read().rpartition(")")[2].split()[1])
+    return 0
+
+
+@unittest.skipIf(UID, "only root can hide the compilers from a server")
+class SshCase(SystemCase):
+    """A SystemCase with one or more such servers. Clients go by files."""
+
+    def setUp(self):
+        """The source that the tests compile."""
+        super().setUp()
+        self.source = self.write("one.c", "#include <stdio.h>\nint one(void) { return BUFSIZ; }\n")
+        self.addCleanup(self.end_masters)
+
+    def serve(self, name="sshd", **keywords):
+        """Start a server that ends with the test."""
+        server = SshServer(self.path(name), **keywords)
+        self.addCleanup(server.stop)
+        return server
+
+    def masters(self):
+        """Return the process ids of the ssh masters that this test's clients have started."""
+        return [pid for pid in all_processes() if self.tmp in command_of(pid)
+                and command_of(pid).startswith("ssh")]
+
+    def end_masters(self):
+        """End these."""
+        for pid in self.masters():
+            kill_quietly(pid)
+
+    def settings(self, server, words=None, **changes):
+        """Return changes to the environment of a client of this server."""
+        return dict({"hosts": "far@127.0.0.1:%d/4" % server.port, "DISTCC_WAY": None,
+                     "DISTCC_SSH": words or server.words}, **changes)
+
+    def compile(self, server, *words, output="one.o", **changes):
+        """Compile the source on the server; return the Result."""
+        return self.client("gcc", "-g", "-c", "one.c", "-o", output, *words,
+                           **self.settings(server, **changes))
+
+    def compile_well(self, server, *words, **changes):
+        """The same, and check that the object is the plain compiler's."""
+        self.succeed(self.compile(server, *words, **changes))
+        self.check_object()
+
+    def check_object(self, name="one.o"):
+        """Check that an object is the plain compiler's."""
+        self.succeed(run(["gcc", "-g", "-c", "one.c", "-o", "plain.o"], self.dir))
+        self.assertEqual(self.read(name), self.read("plain.o"))
+
+    def run_here(self, server, *needles, **changes):
+        """Compile; check that it came to be done here after one warning that has all needles."""
+        result = self.compile(server, DISTCC_FALLBACK=None, **changes)
+        self.assertEqual(result.status, 0, result)
+        self.check_object()
+        lines = warnings_in(result)
+        self.assertEqual(len(lines), 1, result)
+        for needle in needles:
+            self.assertIn(needle, lines[0])
+        return lines[0]
+
+
+class TunnelTest(SshCase):
+    """What works. The tests share a server, which gets the compiler once; each has masters and
+    working files of its own."""
+
+    @classmethod
+    def setUpClass(cls):
+        """Start it."""
+        directory = tempfile.mkdtemp(prefix="distcc-test-")
+        os.chmod(directory, 0o755)
+        cls.addClassCleanup(shutil.rmtree, directory, ignore_errors=True)
+        cls.server = SshServer(directory)
+        cls.addClassCleanup(cls.server.stop)
+
+    def logins(self):
+        """Return how often somebody has logged in at the server."""
+        return self.server.log().count("Accepted publickey")
+
+    def test_standing_tunnel(self):
+        """A volunteer without compiler and headers; the second job starts no further ssh."""
+        before = self.logins()
+        self.compile_well(self.server)
+        running = self.masters(), self.server.daemons(), self.logins()
+        self.assertEqual((len(running[0]), len(running[1]), running[2]), (1, 1, before + 1))
+        self.compile_well(self.server)
+        self.assertEqual((self.masters(), self.server.daemons(), self.logins()), running)
+
+    def test_clients_that_start_at_the_same_moment(self):
+        """They make one tunnel and one daemon."""
+        for pid in self.server.daemons():
+            kill_quietly(pid)
+        before = self.logins()
+        settings = self.settings(self.server)
+        clients = [self.start("gcc", "-g", "-c", "one.c", "-o", "%d.o" % number, **settings)
+                   for number in range(3)]
+        for number, client in enumerate(clients):
+            self.succeed(self.finish(client))
+            self.check_object("%d.o" % number)
+        self.assertEqual((len(self.masters()), len(self.server.daemons()), self.logins()),
+                         (1, 1, before + 1))
+
+    def test_daemon_there_is_killed(self):
+        """The next job starts another one, over the same ssh."""
+        self.compile_well(self.server)
+        daemon, = self.server.daemons()
+        masters, logins = self.masters(), self.logins()
+        kill_quietly(daemon)
+        wait_until(lambda: is_gone(daemon), "the daemon's end")
+        self.compile_well(self.server)
+        self.assertEqual(len(self.server.daemons()), 1)
+        self.assertEqual((self.masters(), self.logins()), (masters, logins))
+
+    def test_connection_is_cut(self):
+        """In the middle of a job: it is done again over a new one, without a word."""
+        self.compile_well(self.server)
+        logins = self.logins()
+        client = self.start("gcc", "-g", "-c", "one.c", "-o", "one.o",
+                            **self.settings(self.server))
+        daemon, = self.server.daemons()
+        wait_until(lambda: descendants_of(daemon), "the job")
+        worker = descendants_of(daemon)[0]
+        os.kill(worker, signal.SIGSTOP)
+        for session in self.server.sessions():
+            for process in [session] + descendants_of(session):
+                kill_quietly(process)
+        kill_quietly(worker)
+        self.succeed(self.finish(client))
+        self.check_object()
+        self.assertEqual(self.logins(), logins + 1)
+
+    def test_ssh_is_stopped(self):
+        """It is given up after a silence, and the job runs here; a later one has another ssh."""
+        self.compile_well(self.server)
+        master, = self.masters()
+        os.kill(master, signal.SIGSTOP)
+        self.run_here(self.server, "silent for 1 s", DISTCC_IO_TIMEOUT="1")
+        self.compile_well(self.server, DISTCC_BACKOFF_PERIOD="0")
+        self.assertEqual(len(self.masters()), 2)
+
+    def test_host_that_is_being_prepared(self):
+        """Jobs go elsewhere while there is a place, and wait otherwise."""
+        self.compile_well(self.server)
+        lock, = [name for name in os.listdir(self.locks) if name.endswith(".lock")]
+        self.hold(lock)
+        here = self.compile(self.server, DISTCC_VERBOSE="1",
+                            hosts="far@127.0.0.1:%d/4 localhost/1" % self.server.port)
+        self.assertIn("runs here: it is the turn of localhost", "".join(warnings_in(here)))
+        self.compile_well(self.server)
+
+    def test_nothing_is_left(self):
+        """A daemon that has ended leaves its cache, its script and a short log."""
+        self.compile_well(self.server)
+        daemon, = self.server.daemons()
+        os.kill(daemon, signal.SIGTERM)
+        wait_until(lambda: is_gone(daemon), "the daemon's end")
+        cache = os.path.join(self.server.home, ".cache/distccd.py")
+        self.assertEqual(os.listdir(self.server.home), [".cache"])
+        self.assertEqual(set(os.listdir(cache)), {
+            "1", "log", distcc.digest_of(read_file(SERVER)).decode() + ".py"})
+
+    def test_host_list(self):
+        """How such hosts are shown."""
+        result = self.client("--show-hosts", hosts="far@a:22/3 @b [::1] @[::1]:7")
+        self.assertEqual(result.stdout, b"far@a:22/3\n@b/4\n[::1]:4200/4\n@[::1]:7/4\n")
+
+
+def read_file(path):
+    """Return the bytes of a file."""
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
+class UnreachableBySshTest(SshCase):
+    """Hosts that cannot be reached, or not be used: the reason in one warning, and the job is done
+    here."""
+
+    def test_client_is_turned_away(self):
+        """By sshd, by ssh, and for want of ssh."""
+        server = self.serve(config="AllowStreamLocalForwarding no")
+        for words, reason in (
+                (server.client_words(key="wrong_key"), "Permission denied"),
+                (server.client_words(known="nothing"), "Host key verification failed"),
+                ("no-such-ssh -v", "no-such-ssh"), ("false", "ssh ends with status 1"),
+                (None, "AllowStreamLocalForwarding")):
+            with self.subTest(reason=reason):
+                said = self.run_here(server, "far@127.0.0.1:%d: " % server.port, reason,
+                                     words=words, DISTCC_BACKOFF_PERIOD="0")
+                self.assertIn("running it here", said)
+
+    def test_python_there(self):
+        """There is none, or an old one."""
+        server = self.serve(config="SetEnv PATH=%s" % self.path("programs"))
+        self.run_here(server, "python3", "not found")
+        self.script("programs/python3", """exec /usr/bin/python3 -I -c "
+import sys; sys.version_info = (3, 6); sys.version = '3.6.9 (default)'; ${3#import sys;}" """)
+        self.run_here(server, "Python there is 3.6.9, and 3.8 is needed",
+                      DISTCC_BACKOFF_PERIOD="0")
+
+    def test_no_room_there(self):
+        """For the script, or for the compiler."""
+        for size, reason in (("100k", "No space left on device"), ("4m", "No space left")):
+            with self.subTest(size=size):
+                mount = "mkdir {0}; mount -t tmpfs -o size=%s,mode=777 none {0}" % size
+                server = self.serve("sshd-" + size, prepare=mount.format(
+                    self.path("sshd-%s/far/.cache" % size)))
+                self.run_here(server, reason)
+
+    def test_home_without_programs(self):
+        """A home that is mounted noexec does: Python reads the script, and roots are mounts."""
+        server = self.serve(prepare="mkdir {0}; mount -t tmpfs -o noexec,mode=777 none {0}".format(
+            self.path("sshd/far/.cache")))
+        self.compile_well(server)
+
+    def test_other_host_goes_on(self):
+        """The job goes to the next host in the list; who waited for the same reason is silent."""
+        server = self.serve()
+        with self.daemon() as other:
+            result = self.compile(server, words=server.client_words(key="wrong_key"),
+                                  hosts="far@127.0.0.1:%d %s" % (server.port, other.host))
+        self.assertEqual(result.status, 0, result)
+        self.assertRegex(warnings_in(result)[0], "Permission denied.*; trying another host")
+        self.check_object()
+
+
+class SocketTest(DaemonCase):
+    """distccd.py on a UNIX socket."""
+
+    def setUp(self):
+        """As root it becomes another user, who shall be able to remove the directory, too."""
+        super().setUp()
+        for path in (self.dir, self.tmp):
+            os.chmod(path, 0o777)
+
+    def start_daemon(self, *options, **keywords):
+        """Start one in the background; return the Result of the start."""
+        self.socket_path = self.path("run/socket")
+        return run(PYTHON + ["-B", SERVER, "--daemon", "--socket", self.socket_path, "--log-file",
+                             self.path("log"), "--verbose"] + list(options),
+                   env=changed_environment(dict({"TMPDIR": self.tmp, "CACHE_DIRECTORY":
+                                                 self.path("cache")}, **keywords)))
+
+    def test_idle_exit(self):
+        """It starts, and ends when nobody comes; socket and directory go."""
+        self.succeed(self.start_daemon("--idle-exit", "0.4"))
+        wait_until(lambda: not os.path.exists(self.path("run")), "the end of the idle daemon")
+        wait_until(lambda: b"stopped" in self.read("log"), "its last word")
+        self.assertIn(b"idle for 0.4 s", self.read("log"))
+
+    def test_socket_is_private(self):
+        """Its modes, and a job over it; a second daemon says that the first one listens."""
+        self.succeed(self.start_daemon("--idle-exit", "60"))
+        self.addCleanup(self.end_daemon)
+        self.assertEqual([stat.S_IMODE(os.stat(path).st_mode) for path in
+                          (self.path("run"), self.socket_path)], [0o700, 0o600])
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(self.socket_path)
+            connection.sendall(pack_request(COMPILE))
+            self.assertEqual(parse_answer(read_to_end(connection)).status, 0)
+        again = self.start_daemon()
+        self.assertEqual(again.status, 102)
+        self.assertIn(b"listens on", again.stderr)
+
+    def end_daemon(self):
+        """End what was started."""
+        pid = int(re.search(rb"distccd\[(\d+)\] notice: listening", self.read("log")).group(1))
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: is_gone(pid), "the daemon's end")
+
+    def test_places_that_do_not_serve(self):
+        """A directory that others may enter, a path that is too long, a file in its place."""
+        os.mkdir(self.path("run"), 0o755)
+        result = self.start_daemon()
+        self.assertEqual((result.status, b"this user's alone" in result.stderr), (102, True))
+        os.chmod(self.path("run"), 0o700)
+        self.write("run/socket", "precious")
+        result = self.start_daemon()
+        self.assertEqual(result.status, 102, result)
+        self.assertEqual(self.read("run/socket"), b"precious")
+        os.rename(self.path("run"), self.path("r" * 100))
+        result = run(PYTHON + [SERVER, "--daemon", "--socket", self.path("r" * 100 + "/s")])
+        self.assertEqual(result.status, 102, result)
+        self.assertIn(b"too long", result.stderr)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -110,6 +110,7 @@ PROBE_TIMEOUT_S = 10
 STOP_GRACE_S = 3.0                      # jobs at work may finish; then they are ended
 STOP_KILL_S = 4.0                       # a child that has not gone by now is killed
 SMALL_OBJECT_BYTES = 128 * 1024         # smaller ones leave in one piece with their header
+LARGE_RESULTS_BYTES = 16 * 1024 * 1024  # more of what a job left in memory keeps its place
 
 # One compiler process. cc1plus with sanitizers stays under 4 GiB but for monsters; a line marker
 # that names /dev/zero makes gcc read until this stops it.
@@ -1692,6 +1693,7 @@ STORE_FORMAT = "2"
 CUT_AFTER = 1 / 16                      # the store is cut when so much of its size has come anew,
 CUT_TO = 7 / 8                          # to so much of its size
 PAGE_UNTOUCHED_S = 3600                 # a page's time of last use is right to an hour
+LEAST_FREE_BYTES = 1024 ** 3            # on the disk, or less where that is small
 MOST_OWN_FILES = 4096                   # whose digests are remembered
 ELF_MAGIC = b"\x7fELF"
 
@@ -1795,6 +1797,14 @@ class Store:
             return os.read(fd, facts.st_size)
         finally:
             os.close(fd)
+
+    def check_room(self, count):
+        """Raise Refused (107) if the disk would have too little left after so many bytes more:
+        a twentieth of it is for others, but no more than LEAST_FREE_BYTES."""
+        disk = os.fstatvfs(self.fd)
+        left = min(disk.f_blocks * disk.f_frsize // 20, LEAST_FREE_BYTES)
+        if disk.f_bavail * disk.f_frsize < count + left:
+            raise Refused(EXIT_IO_ERROR, "the disk of the cache directory is nearly full")
 
     def note_growth(self, count):
         """So many bytes have come anew: cut the store when it is time. Never raises.
@@ -1940,7 +1950,9 @@ class OwnFiles:
                 known = now + (digest_file(path),)
                 # What has changed just now may change again before the clock moves on.
                 is_young = abs(time.time_ns() - facts.st_ctime_ns) < YOUNG_NS
-                if b"\n" not in path and len(self.known) < MOST_OWN_FILES and not is_young:
+                if b"\n" not in path and not is_young:
+                    if len(self.known) >= MOST_OWN_FILES and path not in self.known:
+                        self.known = {}     # what is wanted will be asked for again
                     self.known[path] = known
                     self.changed = True
         except (OSError, ValueError):
@@ -2242,18 +2254,22 @@ class RootDirectory:
         self.tree = Tree({b"", b"/dev"}, {}, {})
 
     def hold(self, path):
-        """Lock the directory."""
-        self.path = path
-        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Lock the directory, which is ours from then on. Raises OSError."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        self.path, self.fd = path, fd
 
     def take_over(self, idle, path):
         """Rename a directory that was left, so that it is ours; tell whether that went well."""
         try:
             os.rename(idle, path)
+            self.hold(path)
         except OSError:
-            return False                # another was faster
-        self.hold(path)
+            return False                # another was faster, or just now sweeps
         try:
             with open(path + b"/tree", "rb") as stream:
                 self.tree = Tree(*marshal.load(stream))
@@ -2719,6 +2735,7 @@ class Peer:
     which the whole request must be here, but for the time that its bytes take. while_waiting:
     what to call again and again while bytes of the request are awaited, until it returns False;
     or None. by_files: how it is to be answered. answering: whether an answer by files has begun.
+    send_limit: the same as limit for the answer, None before it.
     note(): bytes of its NOTE. next_life: time.monotonic() at which the next LIFE is due, None
     while it is not wanted."""
 
@@ -2733,6 +2750,7 @@ class Peer:
         self.note = lambda: b""
         self.next_life = None
         self.limit = time.monotonic() + SILENCES_PER_REQUEST * self.silence_s
+        self.send_limit = None
         self.reader, self.writer = select.poll(), select.poll()
         self.reader.register(in_fd, select.POLLIN)
         self.writer.register(out_fd, select.POLLOUT)
@@ -2811,9 +2829,13 @@ class Peer:
         raise Refused(EXIT_PROTOCOL_ERROR, "there is more after the request")
 
     def await_room(self):
-        """Wait until something can be written. Raises ClientGone when the client takes nothing."""
+        """Wait until something can be written. Raises ClientGone when the client takes nothing,
+        or too little."""
         if not self.writer.poll(1000 * self.silence_s):
             raise ClientGone("it took nothing for %g s" % self.silence_s)
+        if self.send_limit is not None \
+                and time.monotonic() > self.send_limit + self.sent / SLOWEST_BYTES_PER_S:
+            raise ClientGone("it took the answer too slowly")
 
     def send(self, data):
         """Write all of data (a buffer). Raises ClientGone."""
@@ -3360,15 +3382,25 @@ HEAD = re.compile(rb"f([-xl]) ([0-9a-f]{64}) (0|[1-9a-f][0-9a-f]{0,15}) (0|-?[1-
 BAD_PATH = re.compile(rb"(?:\A|\0)(?!/)|//|/\.\.?(?:[/\0]|\Z)|/(?:\0|\Z)|[^/\0]{256}")
 LONGEST_PATH_BYTES = MAX_PATH_BYTES - 256       # our own directory's name comes before it
 MOST_NAMES_IN_PATH = 200
+MOST_BYTES_OF_PATHS = 16 * 1024 * 1024
+MOST_IDLE_NAMES = 8192                  # in a tree that is left: removing so many takes 0.1 s
 REFERENCE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{1,16})")
 DIGEST = re.compile(rb"[0-9a-f]{64}")
 MOST_REFERENCES = 8192
 MOST_PAGES_BYTES = 64 * 1024 * 1024
+# A page that is kept: of each entry at most a link's target and a path.
+MOST_KEPT_PAGE_BYTES = PAGE_ENTRIES * 2 * (MAX_PATH_BYTES + 1)
 MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
-FETCH_WAIT_S = 20.0                     # so long a job waits for what another one fetches
+FETCH_WAIT_S = 5.0                      # so long a job waits for what others fetch, in all
 FETCH_WAIT_OVER_SSH_S = 1800.0          # a compiler on a slow line: twice would take twice as long
 FETCH_POLL_MS = 20
-COMPILER_TEMPORARY = re.compile(rb"/tmp/cc[A-Za-z0-9]{6}[^/]*")
+# What a job may have this machine copy and digest, of which its request says little: toolchains
+# have some 300 MB, and headers that are this machine's own as well 10 MB.
+MOST_COPIED_BYTES = 1024 * 1024 * 1024
+MOST_OWN_BYTES = 1024 * 1024 * 1024
+MOST_OWN_HEADER_BYTES = 64 * 1024 * 1024
+BYTES_OF_A_FILE = 4096                  # that each file costs besides its content
+COMPILER_TEMPORARY = re.compile(rb"/tmp/(cc[A-Za-z0-9]{6})[^/]*")
 SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[\w.+-]+)?")
 # What the loader of programs obeys, which is no business of a compiler.
 LOADER_VARIABLES = re.compile(rb"LD_.*|GCONV_PATH|GLIBC_TUNABLES|MALLOC_.*|RES_OPTIONS")
@@ -3452,10 +3484,11 @@ def read_references(text):
 class Receiver:
     """Takes contents into a directory (bytes) of their own, each checked by its digest.
 
-    contents: {digest: Content}. most_bytes: of all together."""
+    contents: {digest: Content}. most_bytes: of all together. check_room(size) raises Refused
+    where that many bytes more are too many."""
 
-    def __init__(self, peer, directory, most_bytes):
-        self.peer, self.directory = peer, directory
+    def __init__(self, peer, directory, most_bytes, check_room):
+        self.peer, self.directory, self.check_room = peer, directory, check_room
         self.left = most_bytes
         self.contents = {}
         self.used = set()
@@ -3496,7 +3529,7 @@ class Receiver:
         if size > min(self.left, MAX_FILE_BYTES) or len(self.contents) > MAX_ENTRIES:
             raise WireError(EXIT_PROTOCOL_ERROR, "a content of %d bytes is too much" % size)
         self.left -= size
-        self.peer.limit += length / SLOWEST_BYTES_PER_S
+        self.check_room(size)
         pieces = self.recv_pieces(length - head)
         self.store_content(digest, size, inflate(pieces, size) if deflated else pieces)
 
@@ -3595,14 +3628,23 @@ class Layout:
         self.add_parents()
 
     def add_parents(self):
-        """Add the directories on the way to anything. Raises WireError if one is another thing."""
-        known = set()
+        """Add the directories on the way to anything. Raises WireError if one is another thing,
+        or if there are too many."""
+        known = set(self.folders)
+        left = MOST_BYTES_OF_PATHS - sum(map(len, known))
         for path in [*self.files, *self.links, *self.folders]:
+            left -= len(path)
             parent = path[:path.rfind(b"/")] if path else path
             while parent not in known:
                 known.add(parent)
+                left -= len(parent)
+                if left < 0 or len(known) + len(self.files) + len(self.links) > MAX_ENTRIES:
+                    raise WireError(EXIT_PROTOCOL_ERROR, "too many directories are needed")
                 parent = parent[:parent.rfind(b"/")] if parent else parent
-        self.folders |= known
+        if left < 0:
+            raise WireError(EXIT_PROTOCOL_ERROR, "paths of more than %d bytes"
+                            % MOST_BYTES_OF_PATHS)
+        self.folders = known
         for path in self.folders:
             if path in self.files or path in self.links or path in DEVICES:
                 raise WireError(EXIT_PROTOCOL_ERROR, "an entry lies below %s, which is no "
@@ -3626,7 +3668,9 @@ def check_paths(paths):
 def read_entries(page, mask, heads, paths):
     """Add the entries of a page to two lists: all, or those whose bits are set in mask.
 
-    Raises WireError for a page that is none, and a mask with bits beyond the page."""
+    Raises WireError for a page that is none, a mask with bits beyond the page, and too many."""
+    if len(paths) + (page.count(b"\0") // 2 if mask is None else 0) > MAX_ENTRIES:
+        raise WireError(EXIT_PROTOCOL_ERROR, "more than %d entries" % MAX_ENTRIES)
     pieces = page.split(b"\0")
     if pieces.pop() or len(pieces) % 2:
         raise WireError(EXIT_PROTOCOL_ERROR, "a page is cut")
@@ -3658,6 +3702,9 @@ class FilesJob:
         self.fetch_wait_s = FETCH_WAIT_OVER_SSH_S if options.socket else FETCH_WAIT_S
         self.lacked = self.grown = 0
         self.lower_fds, self.files = {}, {}
+        self.patient_until = None       # time.monotonic(): how long others are waited for
+        self.copied_left = MOST_COPIED_BYTES
+        self.own_left, self.headers_left = MOST_OWN_BYTES, MOST_OWN_HEADER_BYTES
         self.whole = False              # whether the tree is as the layout says
 
     def recv(self):
@@ -3669,7 +3716,8 @@ class FilesJob:
         self.directory.make([digest for digest, _ in self.request.references],
                             self.roots.most_idle)
         self.receiver = Receiver(self.peer, self.directory.path + b"/in",
-                                 max(self.store.limit_bytes, MAX_FILE_BYTES))
+                                 max(self.store.limit_bytes, MAX_FILE_BYTES),
+                                 self.store.check_room)
         self.receiver.recv_contents()
 
     def lay_out(self):
@@ -3691,27 +3739,31 @@ class FilesJob:
     def read_pages(self):
         """Return (page, mask) of each reference; pages that are not here are asked for."""
         pages = {}
+        times = collections.Counter(digest for digest, _ in self.request.references)
+        left = MOST_PAGES_BYTES
 
         def have(digest):
             """Read a page from the store, or from what came."""
+            nonlocal left
             if digest in self.receiver.contents:
                 self.store_page(digest)
             page = self.store.read_page(digest)
             if page is not None:
+                left -= len(page) * times[digest]
+                if left < 0:
+                    raise WireError(EXIT_PROTOCOL_ERROR, "pages of more than %d bytes"
+                                    % MOST_PAGES_BYTES)
                 pages[digest] = page
             return page is not None
 
         missing = [digest for digest in dict(self.request.references) if not have(digest)]
         self.fetch(missing, have)
-        chosen = [(pages[digest], mask) for digest, mask in self.request.references]
-        if sum(len(page) for page, _ in chosen) > MOST_PAGES_BYTES:
-            raise WireError(EXIT_PROTOCOL_ERROR, "pages of more than %d bytes" % MOST_PAGES_BYTES)
-        return chosen
+        return [(pages[digest], mask) for digest, mask in self.request.references]
 
     def store_page(self, digest):
         """Move a page from what came into the store."""
         content = self.receiver.contents[digest]
-        if content.size > MAX_PAGE_BYTES:
+        if content.size > MOST_KEPT_PAGE_BYTES:
             raise WireError(EXIT_PROTOCOL_ERROR, "a page of %d bytes" % content.size)
         self.store.add(content.path, b"pages/%s/%s" % (digest[:2], digest))
         if self.receiver.fresh(digest):
@@ -3793,6 +3845,11 @@ class FilesJob:
         """This machine's own program or library is about to be digested, which is remembered.
         Raises Refused unless it is one by what it is a link to, too, and a library by its
         content."""
+        self.peer.watch(0)
+        self.own_left -= size + BYTES_OF_A_FILE
+        if self.own_left < 0:
+            raise Refused(EXIT_IO_ERROR, "the job has more than %d bytes of programs"
+                          % MOST_OWN_BYTES)
         real = os.path.realpath(path)
         good = is_library_name(real) and begins_elf(path) if is_library_name(path) else \
             program_allowed(real, self.allowed) or is_listed(path, self.allowed)
@@ -3859,9 +3916,11 @@ class FilesJob:
             if facts is not None and facts[0] == entry.digest:
                 return Content(entry.path, facts[1], begins_elf(entry.path))
         # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
-        elif entry.path.startswith(b"/usr/") \
-                and self.store.own.equals(entry.path, entry.digest, size):
-            return Content(entry.path, size, begins_elf(entry.path))
+        elif entry.path.startswith(b"/usr/") and size <= self.headers_left:
+            self.peer.watch(0)
+            self.headers_left -= size + BYTES_OF_A_FILE
+            if self.store.own.equals(entry.path, entry.digest, size):
+                return Content(entry.path, size, begins_elf(entry.path))
         return None
 
     def take_in(self, content, entry, source):
@@ -3872,6 +3931,12 @@ class FilesJob:
         if self.receiver.fresh(entry.digest):
             self.lacked += 1
         else:
+            self.peer.watch(0)
+            self.copied_left -= content.size + BYTES_OF_A_FILE
+            if self.copied_left < 0:
+                raise Refused(EXIT_IO_ERROR, "the job has more than %d bytes copied"
+                              % MOST_COPIED_BYTES)
+            self.store.check_room(content.size)
             path = self.directory.path + b"/in/copy"
             with open(content.path, "rb") as old, open(path, "wb") as new:
                 if copy_digesting(old, new) != entry.digest:
@@ -3884,7 +3949,7 @@ class FilesJob:
         os.chmod(path, 0o755 if source.startswith(b"code/") else 0o644)
         os.utime(path, ns=(int(entry.mtime), int(entry.mtime)))
         self.store.add(path, source)
-        self.grown += content.size
+        self.grown += content.size + BYTES_OF_A_FILE
         if path != content.path:
             os.unlink(path)
 
@@ -3892,9 +3957,10 @@ class FilesJob:
         """Get contents that the store lacks: from the client, or, when another job is fetching
         them already, from that. missing: digests; have(digest) takes a content that is here, and
         tells whether it is. Raises as recv() does."""
-        until = time.monotonic() + self.fetch_wait_s
+        if missing and self.patient_until is None:
+            self.patient_until = time.monotonic() + self.fetch_wait_s
         while missing:
-            patient = time.monotonic() < until
+            patient = time.monotonic() < self.patient_until
             mine = [digest for digest in missing
                     if self.store.try_claim(digest) or not patient]
             try:
@@ -3933,6 +3999,7 @@ class FilesJob:
         results = []
         upper = self.directory.path + b"/top/upper"
         walk_upper(upper, len(upper), results)
+        results = [result for result in results if not is_temporary(self.request, result[0])]
         if len(results) > MAX_RESULTS:
             raise Refused(EXIT_IO_ERROR, "the command wrote more than %d files" % MAX_RESULTS)
         sizes = [facts.st_size for _, file, facts in results if file is not None]
@@ -3942,9 +4009,11 @@ class FilesJob:
 
     def finish(self):
         """Leave the tree for another job, or remove it. The client does not wait for this."""
-        if self.whole:
+        layout = self.layout
+        if self.whole and len(layout.folders) + len(layout.links) + len(self.files) \
+                <= MOST_IDLE_NAMES:
             try:
-                self.directory.leave(Tree(self.layout.folders, self.layout.links, self.files),
+                self.directory.leave(Tree(layout.folders, layout.links, self.files),
                                      self.roots.most_idle)
             except (OSError, ValueError) as error:
                 log("debug", "a tree is not kept: %s" % error)
@@ -4008,10 +4077,17 @@ def walk_upper(directory, prefix, results):
             if entry.is_dir(follow_symlinks=False):
                 walk_upper(entry.path, prefix, results)
             elif entry.is_file(follow_symlinks=False):
-                if not COMPILER_TEMPORARY.fullmatch(path):
-                    results.append((path, entry.path, entry.stat(follow_symlinks=False)))
+                results.append((path, entry.path, entry.stat(follow_symlinks=False)))
             elif stat.S_ISCHR(entry.stat(follow_symlinks=False).st_mode):
                 results.append((path, None, None))
+
+
+def is_temporary(request, path):
+    """Tell whether a file that a command left (bytes) is a temporary one of the compiler's: its
+    name is one, and the request does not say it. A response file may say any."""
+    found = COMPILER_TEMPORARY.fullmatch(path)
+    words = [*request.argv[1:], *request.environment.values()]
+    return bool(found) and not any(found.group(1) in word or word[:1] == b"@" for word in words)
 
 
 def resolve_links(layout, path):
@@ -4255,17 +4331,28 @@ class FilesWorker(Worker):
         self.check_stop()
         status = run.run([], self.options.job_lifetime)
         seconds = time.monotonic() - began
-        if self.places:
-            self.places.release()       # a client that is slow to read must not hold it
         messages = run.messages
         blame_machine(status, messages["stderr"])
         results = job.find_results()
+        left = sum(facts.st_size for _, file, facts in results if file is not None)
+        self.release_unless(left)
         note = self.note() + b" lacked=%d seconds=%.3f" % (job.lacked, seconds)
         peer.answering = True
+        peer.send_limit = time.monotonic() + SILENCES_PER_REQUEST * peer.silence_s
         peer.send(pack_answer(status, messages["stderr"], messages["stdout"], note, len(results)))
         for path, file, facts in results:
             send_result(peer, path, file, facts, job.request.flags & FLAG_DEFLATE)
+            if file is not None:
+                os.unlink(file)         # it takes memory
+                left -= facts.st_size
+                self.release_unless(left)
         return status
+
+    def release_unless(self, left):
+        """Give the job's place back, unless so many bytes of results are left that other jobs
+        would find too little memory. A client that is slow to read must not hold it for less."""
+        if self.places and left <= LARGE_RESULTS_BYTES:
+            self.places.release()
 
     def note(self):
         """Return the words (bytes) that tell a client about this daemon."""
@@ -4495,6 +4582,7 @@ class CompileServer(socketserver.ForkingTCPServer):
             # one started.
             self.next_sweep = time.monotonic() + silence_timeout_s()
             sweep_directories()
+            self.worker.sweep()
 
     def collect_children(self, *, blocking=False):
         """Reap the children that have ended; end what those that were killed left behind."""
@@ -4794,6 +4882,7 @@ def serve_inetd(options):
     confine_process(options.jobs)
     worker.serve(Peer(in_fd, out_fd, name), address)
     sweep_directories()
+    worker.sweep()
 
 
 def name_peer(fd):

@@ -7562,6 +7562,10 @@ int main(int argc, char **argv)
     else if (is(what, "abort")) abort();
     else if (is(what, "facts")) for (index = 2; index < argc; index++) facts(argv[index]);
     else if (is(what, "remove")) for (index = 2; index < argc; index++) remove(argv[index]);
+    else if (is(what, "temporary")) {
+        fclose(fopen("/tmp/ccAbCdEf.s", "w")); fclose(fopen("/w/kept", "w")); }
+    else if (is(what, "large")) {
+        FILE *f = fopen("large", "w"); fseek(f, atol(argv[2]) - 1, 0); fputc(0, f); fclose(f); }
     else if (is(what, "deep"))
         for (index = 0; index < 3000; index++) { mkdir("d", 0755); if (chdir("d")) break; }
     else if (is(what, "write"))
@@ -7722,10 +7726,11 @@ class StoreTest(ProbeCase):
         """Files written and removed, wherever; but not the compiler's own temporary files."""
         daemon = self.serve_files("--foreign-programs")
         tree = self.tree().file("/w/old.o", b"").file("/w/gone.o", b"").folder("/tmp/work")
-        written = ["/w/new.o", "/w/old.o", "/tmp/work/a.d", "/tmp/ccAbCdEf.s", "/tmp/keep.su"]
+        written = ["/w/new.o", "/w/old.o", "/tmp/work/a.d", "/tmp/keep.su", "/tmp/ccAbCdEf.su"]
         answer = self.try_out(daemon, "write", *written, tree=tree)
-        del written[3]
         self.assertEqual(answer.files, {name: (0o644, name.encode()) for name in written}, answer)
+        answer = self.try_out(daemon, "temporary", tree=tree)
+        self.assertEqual(answer.files, {"/w/kept": (0o644, b"")}, answer)
         answer = self.try_out(daemon, "remove", "/w/gone.o", "/w/sub", tree=tree)
         self.assertEqual(answer.files, {"/w/gone.o": (0, None)}, answer)
         answer = self.try_out(daemon, "abort", tree=tree)
@@ -7895,6 +7900,53 @@ class FilesFaultTest(ProbeCase):
         client.send(packet(b"SENT", 0))
         self.check_refused(client.answer(), 109)
 
+    def test_too_many_directories(self):
+        """Few bytes that ask for many directories are refused; a tree of many files is not left
+        for a job to come."""
+        daemon = self.serve_files("--foreign-programs", "--jobs", "1")
+        tree = self.tree()
+        for number in range(1000):
+            tree.folder("/d%d" % number + 150 * "/a")
+        self.check_fault(daemon, 109, "too many directories", tree)
+        tree = self.tree()
+        for number in range(90):
+            tree.link("/d%d" % number + 199 * ("/" + 17 * "a"), "x")
+        self.check_fault(daemon, 109, "too many directories", tree)
+        tree = self.tree()
+        for number in range(distccd.MOST_IDLE_NAMES):
+            tree.link("/w/%d" % number, "x")
+        for number in range(2):         # the second one has the place, so the first is all done
+            self.assertEqual(self.try_out(daemon, "print", "x", tree=tree).output, b"x\n")
+        wait_until(lambda: not children_of(daemon.process.pid), "the end of all", 20)
+        self.assertEqual(os.listdir(self.path("cache/2/jobs")), [])
+
+    def test_too_much_work(self):
+        """What a short request can have copied and digested is bounded, and it ends when the
+        client leaves."""
+        daemon = self.serve_files("--foreign-programs")
+        tree = self.tree()
+        for number in range(600):
+            tree.file("/w/%d" % number, bytes(4 << 20))
+        # The program is missing, so that no more than the bound is ever copied
+        client = FilesClient(daemon.port, ["/bin/probe", "print", "x"], tree, deflate=True)
+        self.addCleanup(client.close)
+        text = self.check_refused(client.send().answer(), 107)
+        self.assertIn("bytes copied", text)
+        wait_until(lambda: not children_of(daemon.process.pid), "the end of the job", 20)
+
+    def test_pages(self):
+        """A page is no larger than its entries can be, and all together are bounded while they
+        are read."""
+        daemon = self.serve_files("--foreign-programs")
+        page = b"s" + b"x" * (1 << 20) + b"\0/k\0"
+        answer = self.try_out(daemon, "print", "x", pages=[(page, 1)])
+        self.assertIn("a page of", self.check_refused(answer, 109))
+        pages = [(b"".join(b"s" + b"x" * 4000 + b"\0/k%d-%d%s\0" % (
+            number, at, b"/" + 200 * b"y") for at in range(64)), 1) for number in range(4)]
+        references = [pages[number % 4] for number in range(300)]
+        answer = self.try_out(daemon, "print", "x", pages=references)
+        self.assertIn("pages of more than", self.check_refused(answer, 109))
+
     def test_links_lead_nowhere_else(self):
         """A tree is never built through a link, and links that lead out lead to the root."""
         outside = self.write("outside/secret.h", SECRET)
@@ -7978,6 +8030,28 @@ class FenceTest(ProbeCase):
         daemon = self.serve_files("--foreign-programs", "--jobs", "64")
         answer = self.try_out(daemon, "fill")
         self.assertRegex(answer.output, rb"^filled: \d{3,4} MB No space left on device\n$")
+
+    def test_large_results(self):
+        """Results that take much memory keep the job's place while they are sent; smaller ones do
+        not. A client that takes them too slowly is left."""
+        daemon = self.serve_files("--foreign-programs", "--jobs", "1")
+        for size, taken in ((8 << 20, "0"), (40 << 20, "1"), (0, "0")):
+            client = FilesClient(daemon.port, ["/bin/probe", "large", str(size)], self.tree(),
+                                 send=True)
+            self.addCleanup(client.close)
+            answer = client.send().answer()
+            self.assertEqual(answer.note["taken"], taken, answer.note)
+            self.assertEqual(len(answer.files["/w/large"][1]), max(size, 1))
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            peer = distccd.Peer(ours.fileno(), ours.fileno(), "x")
+            peer.send_limit = time.monotonic() - 1000
+            reader = threading.Thread(target=lambda: all(iter(lambda: theirs.recv(4096), b"")))
+            reader.start()
+            with self.assertRaisesRegex(distccd.ClientGone, "too slowly"):
+                peer.send(bytes(16 << 20))
+            ours.shutdown(socket.SHUT_RDWR)
+            reader.join()
 
     def test_client_leaves(self):
         """The job ends, with processes that have left its session."""

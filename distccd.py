@@ -3912,7 +3912,12 @@ class FilesJob:
             return Content(path, size_in_name(name), begins_elf(path))
         size = int(entry.size, 16)
         if entry.kind != b"-":
-            facts = self.store.own.facts_of(entry.path, self.check_own)
+            try:
+                facts = self.store.own.facts_of(entry.path, self.check_own)
+            except Refused:
+                if not self.foreign:
+                    raise
+                facts = None            # the client's own is fetched then
             if facts is not None and facts[0] == entry.digest:
                 return Content(entry.path, facts[1], begins_elf(entry.path))
         # Elsewhere it could be asked in this way whether somebody's file is what one guesses.

@@ -5411,7 +5411,7 @@ FORBIDDEN = """
     --specs %/old | -wrapper %/old | -wrapper sh,-c | -no-integrated-cpp | -no-canonical-prefixes
     --config=%/old | --config %/old | -gcc-toolchain % | --gcc-toolchain=% | -resource-dir=%
     -fuse-cuid=% | --offload-arch=% | -foffload=%/old | -foffload-options=-wrapper
-    -fno-preprocessed | -fdirectives-only | -E | -M | -MM | -E -o %/new | --preprocess
+    -fpreprocessed | -fno-preprocessed | -fdirectives-only | -E | -M | -MM | -E -o %/new | --preprocess
     --dependencies --output=%/new | -fsyntax-only | -### | -v | --help | --version | --target-help
     -print-prog-name=as | -print-file-name=x | -dumpmachine | -H | --trace-includes | --verbose
     -fdump-tree-all | -fdump-tree-all=%/new | -fdump-rtl-all=%/new | -fdump-ipa-all-graph=%/new

@@ -200,7 +200,10 @@ def read_header(receive, token, most):
 #   alone, any number). A reference is a line "DIGEST MASK": of the page with that digest the
 #   entries whose bits are set in the hex number MASK, the lowest bit for the first.
 # A digest is BLAKE2b with 32 bytes, in lower-case hex.
+# By text between our own two: DIST 65 · PAGE entries (of the programs) · ARGC and the rest as in
+#   protocol 1, answered with DONE 65 and the rest; STAT 110 << 8 if a program there is another.
 FILES_VERSION = 64
+CHECKED_TEXT_VERSION = 65
 PAGE_ENTRIES = 64
 DIGEST_DIGITS = 64
 FLAG_DEFLATE, FLAG_TERMINAL = 1, 2
@@ -3471,7 +3474,8 @@ def about_path(directory, host):
 
 def read_about(directory, host):
     """Return (way, places): "files" or "text", None where it is not known or was found long ago;
-    and how many places the host has, as text, "" where that is not known."""
+    and how many places the host has, as text, "" where that is not known: only a daemon of ours
+    tells."""
     import time
     path = about_path(directory, host)
     way, _, places = read_beginning(path)[:64].decode("ascii", "replace").strip().partition(" ")
@@ -4053,21 +4057,43 @@ def remote_command(job, colour, environment):
                "-o", job.output.rpartition("/")[2]])
 
 
-def pack_command(argv):
-    """Return the first half of a request: DIST ARGC ARGV…"""
+def pack_command(argv, programs):
+    """Return the first half of a request: DIST, perhaps PAGE, ARGC ARGV… programs: see
+    list_programs."""
     words = [fsencode(word) for word in argv]
-    parts = [pack_header(b"DIST", PROTOCOL_VERSION), pack_header(b"ARGC", len(words))]
+    parts = [pack_header(b"DIST", CHECKED_TEXT_VERSION if programs else PROTOCOL_VERSION)]
+    if programs:
+        parts += [pack_header(b"PAGE", len(programs)), programs]
+    parts.append(pack_header(b"ARGC", len(words)))
     for word in words:
         parts += [pack_header(b"ARGV", len(word)), word]
     return b"".join(parts)
 
 
-def send_request(connection, text):
-    """Send a request by text: text is the Text. A volunteer that hangs up early may have said
-    why, so a broken connection is left for recv_reply to find. Raises HostFailed."""
+def list_programs(job, environment):
+    """Return the entries of the programs that compile a Job's source, for a volunteer to compare
+    with its own; b"" where they cannot be listed."""
+    try:
+        command = read_command(job.argv)
+        path = find_compiler(job.compiler, environment.get("PATH", DEFAULT_PATH))
+        toolchain = find_toolchain(command, path, environment, memory_directory(environment))
+    except (RunLocally, NotByFiles, OSError) as reason:
+        debug("%s: the programs are not compared: %s" % (job.source, reason))
+        return b""
+    fields = b"".join(toolchain.pages.values()).split(b"\0")
+    return b"".join(b"%s\0%s\0" % (head, path) for head, path in zip(fields[0::2], fields[1::2])
+                    if head[:2] == b"fx")
+
+
+def send_request(connection, text, programs):
+    """Send a request by text: text is the Text; programs: see list_programs. A volunteer that
+    hangs up early may have said why, so a broken connection is left for recv_reply to find.
+
+    Raises HostFailed."""
     try:
         connection.cork(1)
-        connection.socket.sendall(pack_command(text.argv) + pack_header(b"DOTI", text.size))
+        connection.socket.sendall(pack_command(text.argv, programs)
+                                  + pack_header(b"DOTI", text.size))
         connection.send_file(text.file, text.size)
         connection.cork(0)
     except (BrokenPipeError, ConnectionResetError) as error:
@@ -4094,13 +4120,13 @@ def recv_status(connection):
     return status
 
 
-def recv_reply(connection):
+def recv_reply(connection, expected_version):
     """Receive DONE STAT SERR SOUT DOTO up to the object; return the Reply.
 
     Raises WireError, and HostFailed when the volunteer refuses."""
     receive = connection.receive
     version = read_header(receive, b"DONE", 0xffffffff)
-    if version != PROTOCOL_VERSION:
+    if version != expected_version:
         raise WireError(EXIT_PROTOCOL_ERROR, "it speaks protocol %d" % version)
     status = recv_status(connection)
     code = status >> 8
@@ -4509,7 +4535,13 @@ SAVED_SUFFIXES = (".i", ".ii", ".mi", ".mii", ".s")
 
 
 class TextOnly(Exception):
-    """The volunteer does no jobs by files; the text says why."""
+    """The volunteer does no jobs by files; the text says why. places: how many it has, as text, if
+    it is one of ours, else ""."""
+
+    def __init__(self, reason, places=""):
+        """See the class."""
+        super().__init__(reason)
+        self.places = places
 
 
 class FilesJob:
@@ -4871,7 +4903,7 @@ def recv_outcome(connection, version):
     note = dict(word.partition("=")[::2] for word in words.decode("latin-1").split())
     if status >> 8 in OWN_EXIT_CODES:
         if note.get("way") == "text":
-            raise TextOnly(reason)
+            raise TextOnly(reason, note.get("places", ""))
         raise HostFailed(status >> 8, "refused: " + (reason or "exit code %d" % (status >> 8)),
                          refused=True)
     return Answer(status, stderr, stdout, note)
@@ -5221,7 +5253,7 @@ def distribute_by_files(command, hosts, search, environment):
             return do_by_files(job, search, environment)
         except TextOnly as reason:
             debug("%s: %s does no jobs by files: %s" % (search.source, search.host, reason))
-            search.note_way("text")
+            search.note_way(("text " + reason.places).strip())
         except Incomplete:
             if has_asked or not job.ask_for_missing():
                 raise RunLocally("it failed there for want of a file")
@@ -5273,7 +5305,14 @@ def distribute_by_text(job, hosts, search, environment):
             posix.close(slot)
     search.size = text.size
     timeout_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S
-    return compile_by_text(job, text, search.connect(timeout_s), search, environment)
+    while True:
+        connection = search.connect(timeout_s)
+        try:
+            return compile_by_text(job, text, connection, search, environment)
+        except HostFailed as fault:     # what it thinks of this command is no fault of its own
+            if not fault.refused or fault.code == EXIT_BAD_ARGUMENTS:
+                raise
+            search.pass_over(fault)
 
 
 def check_surroundings(job, environment):
@@ -5351,6 +5390,10 @@ class VolunteerSearch:
         if self.way is None:
             self.way = read_about(self.pool.directory, self.host)[0]
         return self.way != "text"
+
+    def is_ours(self):
+        """Tell whether the host is known to be a daemon of ours."""
+        return read_about(self.pool.directory, self.host)[1] != ""
 
     def note_way(self, about):
         """Remember what the host says of itself: "text", or "files" and its number of places."""
@@ -5450,22 +5493,25 @@ def compile_by_text(job, text, connection, search, environment):
     status. Raises RunLocally and HostFailed as distribute does."""
     import time
     host, target = search.host, None
+    programs = list_programs(job, environment) if search.is_ours() else b""
     debug("there: " + " ".join(text.argv))
     notice("compile %s on %s" % (job.source, host))
     try:
         started = time.monotonic()
-        send_request(connection, text)
+        send_request(connection, text, programs)
         target = Target(job.output, not job.assembly, environment)
-        reply = recv_reply(connection)
+        reply = recv_reply(connection,
+                           CHECKED_TEXT_VERSION if programs else PROTOCOL_VERSION)
         seconds = time.monotonic() - started
         search.release_slot()
         status = finish_job(job, text, connection, reply, target, environment)
-    except WireError as fault:
-        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
-    except HostFailed as fault:
-        if not fault.refused:
+    except (WireError, HostFailed) as fault:
+        refused = isinstance(fault, HostFailed) and fault.refused
+        if programs and not refused:    # it may have become another daemon
+            search.note_way("text")
+        if isinstance(fault, HostFailed) and not refused:
             search.pool.back_off(host)
-        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
+        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault), refused=refused)
     finally:
         if target:
             target.discard()

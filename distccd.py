@@ -1343,7 +1343,10 @@ def read_header(receive, token, most):
 #   alone, any number). A reference is a line "DIGEST MASK": of the page with that digest the
 #   entries whose bits are set in the hex number MASK, the lowest bit for the first.
 # A digest is BLAKE2b with 32 bytes, in lower-case hex.
+# By text between our own two: DIST 65 · PAGE entries (of the programs) · ARGC and the rest as in
+#   protocol 1, answered with DONE 65 and the rest; STAT 110 << 8 if a program there is another.
 FILES_VERSION = 64
+CHECKED_TEXT_VERSION = 65
 PAGE_ENTRIES = 64
 DIGEST_DIGITS = 64
 FLAG_DEFLATE, FLAG_TERMINAL = 1, 2
@@ -1874,9 +1877,9 @@ class OwnFiles:
     Each job asks for some fifty; reading a compiler of 30 MB takes 50 ms, looking up 2 us."""
 
     def __init__(self, path):
-        """path: of the file that remembers (bytes); it may be removed at any time."""
+        """path: of the file that remembers (bytes), which may be removed at any time; or None."""
         self.path = path
-        self.known = None               # {path: [mtime_ns, size, inode, digest]}
+        self.known = None if path else {}       # {path: [mtime_ns, size, inode, digest]}
         self.changed = False
 
     def load(self):
@@ -1922,7 +1925,7 @@ class OwnFiles:
 
     def save(self):
         """Remember what was found out. Never raises."""
-        if not self.changed:
+        if not self.changed or not self.path:
             return
         self.changed = False
         temporary = b"%s.%d" % (self.path, os.getpid())
@@ -1933,6 +1936,19 @@ class OwnFiles:
             os.rename(temporary, self.path)
         except OSError as error:
             log("debug", "digests are not remembered: %s" % error)
+
+
+def own_files_path(options):
+    """Return the path (bytes) at which a daemon without a store remembers the digests of this
+    machine's own files; None if it has no cache directory of its own to keep them in."""
+    directory = options.cache_directory
+    try:
+        facts = os.stat(directory)
+        if facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return os.fsencode(directory) + b"/own-files"
+    except OSError:
+        pass
+    return None
 
 
 def size_in_name(name):
@@ -2618,9 +2634,10 @@ class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
 
     name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
-    which the whole request must be here, but for the time that its bytes take. by_files: how it is
-    to be answered. answering: whether an answer by files has begun. note(): bytes of its NOTE.
-    next_life: time.monotonic() at which the next LIFE is due, None while it is not wanted."""
+    which the whole request must be here, but for the time that its bytes take. by_files, version:
+    how it is to be answered, and by which protocol if by text. answering: whether an answer by
+    files has begun. note(): bytes of its NOTE. next_life: time.monotonic() at which the next LIFE
+    is due, None while it is not wanted."""
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
@@ -2628,6 +2645,7 @@ class Peer:
         self.silence_s = silence_timeout_s()
         self.received = self.sent = 0
         self.by_files = self.answering = False
+        self.version = PROTOCOL_VERSION
         self.note = lambda: b""
         self.next_life = None
         self.limit = time.monotonic() + SILENCES_PER_REQUEST * self.silence_s
@@ -2752,14 +2770,17 @@ class Peer:
 
 
 def recv_version(peer):
-    """Return whether the request is one by files, and have the peer answered accordingly: an
-    unknown version with our highest. Raises WireError, Refused, ClientGone."""
+    """Return the version of the request, and have the peer answered accordingly: an unknown one
+    as one by files. Raises WireError, Refused, ClientGone."""
     version = read_header(peer.receive, b"DIST", 0xffffffff)
-    peer.by_files = version != PROTOCOL_VERSION
-    if version not in (PROTOCOL_VERSION, FILES_VERSION):
-        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d "
-                        "and %d" % (version, PROTOCOL_VERSION, FILES_VERSION))
-    return peer.by_files
+    peer.by_files = version not in (PROTOCOL_VERSION, CHECKED_TEXT_VERSION)
+    if not peer.by_files:
+        peer.version = version
+    elif version != FILES_VERSION:
+        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d, "
+                        "%d and %d" % (version, PROTOCOL_VERSION, FILES_VERSION,
+                                       CHECKED_TEXT_VERSION))
+    return version
 
 
 def recv_command(peer):
@@ -2777,6 +2798,16 @@ def recv_command(peer):
                             % MAX_COMMAND_BYTES)
         argv.append(os.fsdecode(read_exactly(receive, length, "ARGV")))
     return argv
+
+
+def recv_programs(peer):
+    """Return [(path, digest)] of the programs that compile on the client, absolute paths as bytes.
+
+    Raises WireError, Refused, ClientGone."""
+    page = read_exactly(peer.receive, read_header(peer.receive, b"PAGE", MAX_PAGE_BYTES), "PAGE")
+    heads, paths = [], []
+    read_entries(page, None, heads, paths)
+    return [(path, entry.digest) for path, entry in Layout(heads, paths).files.items()]
 
 
 def recv_source(peer, note_received):
@@ -2806,10 +2837,10 @@ def recv_source(peer, note_received):
     return source
 
 
-def pack_reply(status, messages, output, object_bytes):
-    """Return all of a reply up to the object itself. messages, output: the compiler's stderr
-    and stdout (buffers); status: raw wait status."""
-    return b"".join((pack_header(b"DONE", PROTOCOL_VERSION), pack_header(b"STAT", status),
+def pack_reply(status, messages, output, object_bytes, version=PROTOCOL_VERSION):
+    """Return all of a reply by text up to the object itself. messages, output: the compiler's
+    stderr and stdout (buffers); status: raw wait status; version: of the protocol."""
+    return b"".join((pack_header(b"DONE", version), pack_header(b"STAT", status),
                      pack_header(b"SERR", len(messages)), messages,
                      pack_header(b"SOUT", len(output)), output,
                      pack_header(b"DOTO", object_bytes)))
@@ -2829,7 +2860,7 @@ def send_reply(peer, status, messages, output, object_path):
 
     Raises ClientGone, Refused if there is no object or it is too large, OSError."""
     if status:
-        peer.send(pack_reply(status, messages, output, 0))
+        peer.send(pack_reply(status, messages, output, 0, peer.version))
         return
     try:
         fd = os.open(object_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -2841,7 +2872,7 @@ def send_reply(peer, status, messages, output, object_path):
         size = os.fstat(fd).st_size
         if size > MAX_OBJECT_BYTES:
             raise Refused(EXIT_IO_ERROR, "an object of %d bytes cannot be sent" % size)
-        head = pack_reply(status, messages, output, size)
+        head = pack_reply(status, messages, output, size, peer.version)
         if size <= SMALL_OBJECT_BYTES:
             peer.send(head + os.read(fd, size))
         else:
@@ -2857,7 +2888,7 @@ def send_refusal(peer, code, reason):
     if peer.by_files:
         peer.send(pack_answer(code << 8, text, b"", peer.note(), 0))
     else:
-        peer.send(pack_reply(code << 8, text, b"", 0))
+        peer.send(pack_reply(code << 8, text, b"", 0, peer.version))
 
 
 # -------------------------------------------------------------------------------------------
@@ -3012,7 +3043,8 @@ class Session:
             self.check_stop()
             if address is not None and not address_allowed(address, self.options.networks):
                 raise Refused(EXIT_DISTCC_FAILED, "address %s is not served" % address)
-            outcome = self.serve_files() if recv_version(peer) else self.serve_text()
+            version = recv_version(peer)
+            outcome = self.serve_files() if version == FILES_VERSION else self.serve_text()
         except ClientGone as error:
             level, outcome = "info", "client gone: %s" % error
         except Exception as error:
@@ -3046,6 +3078,7 @@ class Session:
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
         peer = self.peer
+        programs = recv_programs(peer) if peer.version == CHECKED_TEXT_VERSION else []
         argv = recv_command(peer)
         self.title = printable(" ".join(argv[:1])) + ": "
         try:
@@ -3053,6 +3086,7 @@ class Session:
             self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
             compiler = find_compiler(command.compiler, self.worker.path,
                                      self.options.allow_compiler)
+            check_own_programs(programs, self.worker.own_files())
         except Refused:
             recv_source(peer, self.progress.note_received)
             # or the answer would be lost in the reset that this would meet
@@ -3141,6 +3175,17 @@ class Session:
         return status
 
 
+def check_own_programs(programs, own):
+    """Raise Refused (110) unless this machine has the same programs at the same paths: another
+    compiler would make another object. programs: as recv_programs gives them; own: OwnFiles."""
+    for path, digest in programs:
+        facts = own.facts_of(path)
+        if facts is None or facts[0] != digest:
+            raise Refused(EXIT_COMPILER_MISSING, "%s %s this machine" % (
+                printable(path), "is missing on" if facts is None else "differs from the one on"))
+    own.save()
+
+
 def outcome_of(status):
     """Return what the log says of a raw wait status."""
     return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
@@ -3163,6 +3208,11 @@ class Worker:
                             RECURSION_GUARD: str(RECURSION_LIMIT)}
         self.session = None
         self.stopping = 0
+        self.own = OwnFiles(own_files_path(options))
+
+    def own_files(self):
+        """Return the OwnFiles that tell what this machine's programs are."""
+        return self.own
 
     def handle_stop(self):
         """For signal handlers: a request to stop. Raises Refused in the session that it ends."""
@@ -4013,6 +4063,10 @@ class FilesWorker(Worker):
         self.roots, self.why_not = roots, why_not
         self.unswept = set()            # processes that were killed and may have left something
 
+    def own_files(self):
+        """Return the store's where there is one."""
+        return self.roots.store.own if self.roots else self.own
+
     def sweep(self, pid=None):
         """Remove what jobs by files that were killed have left, as sweep_directories() does."""
         if self.roots and pid is None:
@@ -4651,6 +4705,7 @@ def main(argv):
         os.closerange(3, min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     try:
         options.account = choose_account(options)
+        options.cache_directory = choose_cache_directory(options)
         open_log(options)
         if options.nice:
             os.nice(options.nice)

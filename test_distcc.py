@@ -655,6 +655,107 @@ class TranscriptTest(SystemCase):
         self.assertEqual(exchange(daemon.port, REQUEST, FAILURE), FAILURE)
 
 
+class CheckedTextTest(SystemCase):
+    """By text a daemon of ours is told which programs compile here, and must have the same."""
+
+    ASSEMBLER = os.path.realpath(shutil.which("as"))
+
+    def setUp(self):
+        """Write a source, and an assembler that differs."""
+        super().setUp()
+        self.write("one.c", ONE_C)
+        with open(self.ASSEMBLER, "rb") as stream:
+            os.chmod(self.write("as", stream.read() + b"x"), 0o755)
+
+    def other_daemon(self, *options):
+        """Start a daemon on a machine that has the other assembler."""
+        return self.daemon(*options, prefix=["unshare", "--mount", "sh", "-c", 'mount --bind '
+                                             '"$0" %s && exec "$@"' % self.ASSEMBLER,
+                                             self.path("as")])
+
+    def note(self, host, about):
+        """Have clients know this of a host."""
+        os.makedirs(self.locks, 0o700, exist_ok=True)
+        with open("%s/about-%s" % (self.locks, host.replace(":", "_")), "w") as stream:
+            stream.write(about)
+
+    def about(self, host):
+        """Return what clients know of a host."""
+        return self.read("%s/about-%s" % (self.locks, host.replace(":", "_"))).decode()
+
+    def check_object(self):
+        """Check that one.o is what gcc makes."""
+        run(["gcc", "-c", "one.c", "-o", "plain.o"], self.dir)
+        self.assertTrue(self.read("one.o") == self.read("plain.o"))
+        os.unlink(self.path("one.o"))
+
+    def test_another_program(self):
+        """It is named; the job goes to another host, and the next one does not ask again."""
+        good, other = self.daemon(), self.other_daemon()
+        for host in (good.host, other.host):
+            self.note(host, "files 4")
+        hosts = "%s %s" % (other.host, good.host)
+        result = self.client("gcc", "-c", "one.c", hosts=hosts)
+        self.assertEqual(result.status, 0, result)
+        self.assertRegex(warnings_in(result)[0],
+                         "%s differs from the one on this machine; trying another" % self.ASSEMBLER)
+        self.check_object()
+        self.succeed(self.client("gcc", "-c", "one.c", hosts=hosts))
+        self.check_object()
+        check_jobs(good, 2)
+        check_jobs(other, 1)
+        result = self.client("gcc", "-c", "one.c", hosts=other.host, DISTCC_FALLBACK="1")
+        self.assertEqual((result.status, warnings_in(result)), (0, []), result)
+        check_jobs(other, 1)
+
+    def test_learnt_from_an_answer(self):
+        """A daemon that does no jobs by files says so, and is known as one of ours at once."""
+        other = self.other_daemon("--no-fork", "--jobs", "3")
+        result = self.client("gcc", "-c", "one.c", hosts=other.host, DISTCC_WAY=None)
+        self.assertEqual(result.status, 110, result)
+        self.assertIn(self.ASSEMBLER + " differs", result.stderr.decode())
+        self.assertEqual(self.about(other.host), "text 3")
+        good = self.daemon("--no-fork", "--jobs", "3")
+        self.succeed(self.client("gcc", "-c", "one.c", hosts=good.host, DISTCC_WAY=None))
+        self.check_object()
+
+    def test_another_daemon_now(self):
+        """A host that has become one of C distcc's is not told again."""
+        host = serve_with_c_distcc(self)[0]
+        self.note(host, "text 4")
+        result = self.client("gcc", "-c", "one.c", hosts=host, DISTCC_FALLBACK="1",
+                             DISTCC_BACKOFF_PERIOD="0")
+        self.assertEqual((result.status, len(warnings_in(result))), (0, 1), result)
+        self.assertEqual(self.about(host), "text")
+        self.succeed(self.client("gcc", "-c", "one.c", hosts=host, DISTCC_BACKOFF_PERIOD="0"))
+        self.check_object()
+
+    def test_unlisted(self):
+        """Where programs cannot be listed, none are."""
+        good = self.daemon()
+        self.note(good.host, "text 4")
+        self.succeed(self.client("gcc", "-c", "one.c", hosts=good.host,
+                                 XDG_CACHE_HOME="/dev/null/none"))
+        self.check_object()
+
+    def test_bytes(self):
+        """What a daemon makes of the packet."""
+        daemon = self.daemon("--no-fork")
+        digest = distccd.digest_file(self.ASSEMBLER)
+        path = os.fsencode(self.ASSEMBLER)
+        good = b"fx %s %x 0 1\0%s\0" % (digest, os.path.getsize(self.ASSEMBLER), path)
+        rest = REQUEST[12:]
+        for page, answer in (
+                (good, b"DONE00000041STAT00000000"), (b"", b"DONE00000041STAT00000000"),
+                (good.replace(digest, b"0" * 64), b"DONE00000041STAT00006e00"),
+                (good.replace(path, b"/no/such"), b"DONE00000041STAT00006e00"),
+                (b"x\0/x\0", b"DONE00000041STAT00006d00"), (b"x", b"DONE00000041STAT00006d00"),
+                (good.replace(path, b"usr/bin/as"), b"DONE00000041STAT00006d00")):
+            with self.subTest(page=page):
+                request = b"DIST00000041PAGE%08x%s%s" % (len(page), page, rest)
+                self.assertEqual(talk(daemon.port, request)[:24], answer)
+
+
 # -------------------------------------------------------------------------------------------
 # Starting: every way to call the file; what the compiler inherits
 # StartTest InheritanceTest SurroundingsTest
@@ -2024,6 +2125,7 @@ class ExitCodesTest(SystemCase):
                 self.assertRegex(warnings_in(result)[-1], "^error: one.c: ")
                 self.assertFalse(os.path.exists(self.path("one.o")))
                 environment["DISTCC_FALLBACK"] = "1"
+                environment["DISTCC_BACKOFF_PERIOD"] = "0"      # what refused may be asked again
                 result = run([CLIENT] + words, self.dir, environment)
                 self.assertEqual((result.status, result.stdout), (0, b""), result)
                 self.assertRegex(warnings_in(result)[-1], "^warning: one.c: .*running it here$")

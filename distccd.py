@@ -100,7 +100,6 @@ MOST_LINGERING = 64                     # connections turned away whose bytes ar
 LOOP_S = 0.25                           # how soon the accept loop sees a signal or a dead child
 ACCEPT_PAUSE_S = 0.1                    # after accept or fork failed for want of resources
 
-EARLY_START_S = 2.0                     # so long a compiler may wait for the client to preprocess
 PLACE_POLL_MS = 3                       # the one that waits for a compiler's place looks so often
 TURN_POLL_MS = 50                       # the others see at least so often whether it is their turn
 COMPILE_POLL_MS = 500                   # a compiler that left its pipes to others is noticed
@@ -576,15 +575,15 @@ class Command:
 
     compiler: its first word. action: "-c" or "-S". options: the words that may go to the
     compiler. source: the input's name as the client gave it, for the log. language: the
-    preprocessed form, as -x names it. directives_only: macros are still to be expanded.
-    family: what family_of() says of the compiler, None until it is asked."""
+    preprocessed form, as -x names it. family: what family_of() says of the compiler, None until
+    it is asked."""
 
     def __init__(self, compiler):
         self.compiler = compiler
         self.action = self.source = self.language = self.family = None
         self.options = []
         self.assembler_words = []
-        self.preprocessed = self.directives_only = self.arch_given = False
+        self.arch_given = False
 
 
 def refuse(reason, word):
@@ -625,10 +624,6 @@ def read_input(command, word):
 def read_option(command, word, words):
     """Read one option into the command; words: iterator over the words that follow."""
     option, argument = long_to_short(word)
-    if option in ("-fpreprocessed", "-fdirectives-only"):
-        command.preprocessed |= option == "-fpreprocessed"
-        command.directives_only |= option == "-fdirectives-only"
-        return
     if argument is not None and option not in SEPARATE_ARGUMENT:
         option, argument = option + argument, None
     if argument is None and option in SEPARATE_ARGUMENT:
@@ -714,8 +709,6 @@ def check_command(command):
         raise Refused(EXIT_BAD_ARGUMENTS, "neither -c nor -S")
     if command.source is None:
         raise Refused(EXIT_BAD_ARGUMENTS, "no input file")
-    if command.directives_only and not command.preprocessed:
-        refuse("only together with -fpreprocessed", "-fdirectives-only")
     # Over all of them at once: -Wa,--defsym -Wa,/etc/passwd=1 are two words of one command.
     if not assembler_words_harmless(command.assembler_words):
         refuse("assembler options not allowed", " ".join(command.assembler_words))
@@ -727,8 +720,8 @@ def check_command(command):
     return command
 
 
-# gcc under -fdirectives-only, and clang always, obey directives in text that is said to be
-# preprocessed: #include there would read this machine's files. The patterns below match what any
+# clang obeys directives in text that is said to be preprocessed: #include there would read this
+# machine's files. The patterns below match what any
 # compiler might take for such a directive, and more: blanks (clang's Unicode ones too, so all
 # that is not ASCII, and all that is written \u2003 or \N{EM SPACE}), digraphs, trigraphs, spliced
 # lines; a lone CR ends a line.
@@ -887,9 +880,9 @@ def guard_source(source):
     """Return bytes to be compiled before the source, which change no object.
 
     gcc loads a precompiled header, which is memory of the compiler, where
-    `#pragma GCC pch_preprocess "FILE"` is the first token of all, and macros can spell that in
-    ways that no scan finds. So another pragma goes first, behind a copy of the line markers that
-    name the main file and the directory."""
+    `#pragma GCC pch_preprocess "FILE"` is the first token of all, and that may stand behind longer
+    comments than are worth a search. So another pragma goes first, behind a copy of the line
+    markers that name the main file and the directory."""
     markers = LINE_MARKERS.match(source).group()
     return markers + b"#pragma GCC diagnostic push\n" + (b"" if markers else b'# 1 "<stdin>"\n')
 
@@ -1215,17 +1208,6 @@ class Places:
         self.held = next(filter(self.try_lock, range(self.count)), None)
         return self.held is not None
 
-    def take_unwanted(self):
-        """The same, but leave it to those who wait, if any do."""
-        return not self.wanted() and self.take_now()
-
-    def wanted(self):
-        """Tell whether someone waits for a place."""
-        if not self.try_lock(self.count):
-            return True
-        self.unlock(self.count)
-        return False
-
     def count_taken(self):
         """Return how many places are held, by us too."""
         taken = 0
@@ -1371,7 +1353,10 @@ def read_header(receive, token, most):
 #   alone, any number). A reference is a line "DIGEST MASK": of the page with that digest the
 #   entries whose bits are set in the hex number MASK, the lowest bit for the first.
 # A digest is BLAKE2b with 32 bytes, in lower-case hex.
+# By text between our own two: DIST 65 · PAGE entries (of the programs) · ARGC and the rest as in
+#   protocol 1, answered with DONE 65 and the rest; STAT 110 << 8 if a program there is another.
 FILES_VERSION = 64
+CHECKED_TEXT_VERSION = 65
 PAGE_ENTRIES = 64
 DIGEST_DIGITS = 64
 FLAG_DEFLATE, FLAG_TERMINAL = 1, 2
@@ -1397,7 +1382,7 @@ def digest_of(content):
 # so. The longest match decides. The kinds are:
 PLAIN = "plain"                  # code generation or warnings: goes to every compiler
 PREPROCESSOR = "preprocessor"    # has done its work when the source is preprocessed
-LINKER = "linker"                # without meaning for -c and -S
+LINKER = "linker"                # without meaning for -c and -S, even in gcc's specs
 SPECIAL = "special"              # decides what the job is: each side reads it with its own code
 ELSEWHERE = "elsewhere"          # reads or writes other files, or depends on where it runs
 UNKNOWN = "unknown"
@@ -1447,16 +1432,19 @@ OPTIONS_BY_KIND = {
     PREPROCESSOR: """-A* -D* -F* -I* -U* -C -CC -cxx-isystem* -c-isystem* -idirafter* -iframework*
         -imacros* -imultiarch* -imultilib* -include* -iprefix* -iquote* -isysroot* -isystem*
         -iwithprefix* -iwithprefixbefore* -nostdinc -nostdinc++ -nostdlibinc -nobuiltininc -remap
-        --sysroot* -finput-charset=*""",
-    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -s -r -N -n -t -rdynamic
-        -static -static-libgcc -static-libstdc++ -static-pie -shared -shared-libgcc -symbolic
-        -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs -nolibc -nostdlib++ -h
-        -rpath -framework -weak_framework -fuse-ld=*""",
-    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
+        --sysroot* -finput-charset=* -traditional-cpp""",
+    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -h -rpath -framework
+        -weak_framework -fuse-ld=*""",
+    PLAIN: """-s -r -N -n -t -rdynamic -static -static-libgcc -static-libstdc++ -static-pie -shared
+        -shared-libgcc -symbolic -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs
+        -nolibc -nostdlib++
+        -O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
     -pg
         --param* -target --target=* -stdlib=* -b -V -G* -trigraphs -Qunused-arguments
         -g -g0 -g1 -g2 -ggdb -ggdb0 -ggdb1 -ggdb2 -gdwarf* -gno-* -gstrict-dwarf -gz*
         -gcolumn-info -gline-tables-only -gmlt -gpubnames -ggnu-pubnames -grecord-gcc-switches
+        -g3 -ggdb3 -gstabs* -gctf* -gbtf* -glldb* -frecord-gcc-switches -frecord-command-line
+        -grecord-command-line -fdebug-macro -femit-struct-debug-* -fno-emit-struct-debug-*
         -gstatement-frontiers -gvariable-location-views* -ginline-points -gas-loc-support
         -gas-locview-support -ginternal-reset-location-views -gdescribe-dies -gtoggle
         -ffile-prefix-map=* -fdebug-prefix-map=* -fmacro-prefix-map=* -fcoverage-prefix-map=*
@@ -1525,17 +1513,13 @@ REASONS_ELSEWHERE = {
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
         -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
         --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
-    "its messages depend on the source itself": """-fanalyzer -Wmisleading-indentation
-        -Werror=misleading-indentation -fdiagnostics-absolute-paths
-        -fuse-line-directives -frewrite-*""",
+    "its messages depend on the source itself": """-Werror=misleading-indentation
+        -fdiagnostics-generate-patch -fdiagnostics-absolute-paths -fuse-line-directives
+        -frewrite-*""",
     "it depends on this machine's processor": "-march=native -mtune=native -mcpu=native",
-    "the object records the command or the macros": """-g3 -ggdb3 -gstabs* -gctf* -gbtf*
-        -frecord-gcc-switches -frecord-command-line -grecord-command-line -flto* -fcompare-debug*
-        -fdiagnostics-generate-patch -fdiagnostics-parseable-fixits -P -traditional-cpp
-        -traditional -fdebug-macro -ffat-lto-objects -fwhole-program -gcodeview* -glldb*
-        -gembed-source -gmodules -gsce
-        -fembed-bitcode* -femit-struct-debug-* -fno-emit-struct-debug-* -fdebug-cpp
-        -fno-debug-cpp -fno-working-directory -fcoverage-mapping -fopenacc* -fself-test*""",
+    "the object would be another": """-flto* -fcompare-debug* -P -traditional -ffat-lto-objects
+        -gcodeview* -gembed-source -gmodules -gsce -fembed-bitcode* -fdebug-cpp -fno-debug-cpp
+        -fno-working-directory -fcoverage-mapping -fself-test*""",
 }
 
 
@@ -1916,9 +1900,9 @@ class OwnFiles:
     Each job asks for some fifty; reading a compiler of 30 MB takes 50 ms, looking up 2 us."""
 
     def __init__(self, path):
-        """path: of the file that remembers (bytes); it may be removed at any time."""
+        """path: of the file that remembers (bytes), which may be removed at any time; or None."""
         self.path = path
-        self.known = None               # {path: (mtime_ns, size, inode, ctime_ns, digest)}
+        self.known = None if path else {}       # {path: (mtime_ns, size, inode, ctime_ns, digest)}
         self.changed = False
 
     def load(self):
@@ -1971,7 +1955,7 @@ class OwnFiles:
 
     def save(self):
         """Remember what was found out. Never raises."""
-        if not self.changed:
+        if not self.changed or not self.path:
             return
         self.changed = False
         temporary = b"%s.%d" % (self.path, os.getpid())
@@ -1982,6 +1966,19 @@ class OwnFiles:
             os.rename(temporary, self.path)
         except OSError as error:
             log("debug", "digests are not remembered: %s" % error)
+
+
+def own_files_path(options):
+    """Return the path (bytes) at which a daemon without a store remembers the digests of this
+    machine's own files; None if it has no cache directory of its own to keep them in."""
+    directory = options.cache_directory
+    try:
+        facts = os.stat(directory)
+        if facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return os.fsencode(directory) + b"/own-files"
+    except OSError:
+        pass
+    return None
 
 
 def size_in_name(name):
@@ -2732,21 +2729,19 @@ class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
 
     name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
-    which the whole request must be here, but for the time that its bytes take. while_waiting:
-    what to call again and again while bytes of the request are awaited, until it returns False;
-    or None. by_files: how it is to be answered. answering: whether an answer by files has begun.
-    send_limit: the same as limit for the answer, None before it.
-    note(): bytes of its NOTE. next_life: time.monotonic() at which the next LIFE is due, None
-    while it is not wanted."""
-
+    which the whole request must be here, but for the time that its bytes take. by_files, version:
+    how it is to be answered, and by which protocol if by text. answering: whether an answer by
+    files has begun. send_limit: the same as limit for the answer, None before it. note(): bytes of
+    its NOTE. next_life: time.monotonic() at which the next LIFE is due, None while it is not
+    wanted."""
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
         self.stream = io.FileIO(in_fd, closefd=False)
         self.silence_s = silence_timeout_s()
         self.received = self.sent = 0
-        self.while_waiting = None
         self.by_files = self.answering = False
+        self.version = PROTOCOL_VERSION
         self.note = lambda: b""
         self.next_life = None
         self.limit = time.monotonic() + SILENCES_PER_REQUEST * self.silence_s
@@ -2788,14 +2783,7 @@ class Peer:
         wait_s = min(self.silence_s, limit - time.monotonic())
         if wait_s <= 0:
             raise Refused(EXIT_IO_ERROR, "the request came too slowly")
-        silent_at = time.monotonic() + wait_s
-        while self.while_waiting and time.monotonic() < silent_at:
-            if self.reader.poll(PLACE_POLL_MS):
-                return
-            if not self.while_waiting():
-                self.while_waiting = None
-        rest_s = max(0.0, silent_at - time.monotonic())
-        if not self.reader.poll(1000 * rest_s) and wait_s == self.silence_s:
+        if not self.reader.poll(1000 * wait_s) and wait_s == self.silence_s:
             raise Refused(EXIT_IO_ERROR, "nothing came for %g s" % self.silence_s)
 
     def watch(self, timeout_ms):
@@ -2809,12 +2797,6 @@ class Peer:
         if self.next_life is not None and time.monotonic() >= self.next_life:
             self.next_life = time.monotonic() + LIFE_AFTER_S
             self.send(pack_header(b"LIFE", 0))
-    def look(self):
-        """See, in the middle of work, whether the client leaves, and do what is to be done while
-        waiting. Raises ClientGone, Refused."""
-        self.watch(0)
-        if self.while_waiting and not self.while_waiting():
-            self.while_waiting = None
 
     def meet_silence(self):
         """The client stirs, and after its request it can only leave or be at fault: raise that."""
@@ -2889,14 +2871,17 @@ class Peer:
 
 
 def recv_version(peer):
-    """Return whether the request is one by files, and have the peer answered accordingly: an
-    unknown version with our highest. Raises WireError, Refused, ClientGone."""
+    """Return the version of the request, and have the peer answered accordingly: an unknown one
+    as one by files. Raises WireError, Refused, ClientGone."""
     version = read_header(peer.receive, b"DIST", 0xffffffff)
-    peer.by_files = version != PROTOCOL_VERSION
-    if version not in (PROTOCOL_VERSION, FILES_VERSION):
-        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d "
-                        "and %d" % (version, PROTOCOL_VERSION, FILES_VERSION))
-    return peer.by_files
+    peer.by_files = version not in (PROTOCOL_VERSION, CHECKED_TEXT_VERSION)
+    if not peer.by_files:
+        peer.version = version
+    elif version != FILES_VERSION:
+        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d, "
+                        "%d and %d" % (version, PROTOCOL_VERSION, FILES_VERSION,
+                                       CHECKED_TEXT_VERSION))
+    return version
 
 
 def recv_command(peer):
@@ -2914,6 +2899,16 @@ def recv_command(peer):
                             % MAX_COMMAND_BYTES)
         argv.append(os.fsdecode(read_exactly(receive, length, "ARGV")))
     return argv
+
+
+def recv_programs(peer):
+    """Return [(path, digest)] of the programs that compile on the client, absolute paths as bytes.
+
+    Raises WireError, Refused, ClientGone."""
+    page = read_exactly(peer.receive, read_header(peer.receive, b"PAGE", MAX_PAGE_BYTES), "PAGE")
+    heads, paths = [], []
+    read_entries(page, None, heads, paths)
+    return [(path, entry.digest) for path, entry in Layout(heads, paths).files.items()]
 
 
 def recv_source(peer, note_received):
@@ -2943,10 +2938,10 @@ def recv_source(peer, note_received):
     return source
 
 
-def pack_reply(status, messages, output, object_bytes):
-    """Return all of a reply up to the object itself. messages, output: the compiler's stderr
-    and stdout (buffers); status: raw wait status."""
-    return b"".join((pack_header(b"DONE", PROTOCOL_VERSION), pack_header(b"STAT", status),
+def pack_reply(status, messages, output, object_bytes, version=PROTOCOL_VERSION):
+    """Return all of a reply by text up to the object itself. messages, output: the compiler's
+    stderr and stdout (buffers); status: raw wait status; version: of the protocol."""
+    return b"".join((pack_header(b"DONE", version), pack_header(b"STAT", status),
                      pack_header(b"SERR", len(messages)), messages,
                      pack_header(b"SOUT", len(output)), output,
                      pack_header(b"DOTO", object_bytes)))
@@ -2966,7 +2961,7 @@ def send_reply(peer, status, messages, output, object_path):
 
     Raises ClientGone, Refused if there is no object or it is too large, OSError."""
     if status:
-        peer.send(pack_reply(status, messages, output, 0))
+        peer.send(pack_reply(status, messages, output, 0, peer.version))
         return
     try:
         fd = os.open(object_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -2978,7 +2973,7 @@ def send_reply(peer, status, messages, output, object_path):
         size = os.fstat(fd).st_size
         if size > MAX_OBJECT_BYTES:
             raise Refused(EXIT_IO_ERROR, "an object of %d bytes cannot be sent" % size)
-        head = pack_reply(status, messages, output, size)
+        head = pack_reply(status, messages, output, size, peer.version)
         if size <= SMALL_OBJECT_BYTES:
             peer.send(head + os.read(fd, size))
         else:
@@ -2994,12 +2989,12 @@ def send_refusal(peer, code, reason):
     if peer.by_files:
         peer.send(pack_answer(code << 8, text, b"", peer.note(), 0))
     else:
-        peer.send(pack_reply(code << 8, text, b"", 0))
+        peer.send(pack_reply(code << 8, text, b"", 0, peer.version))
 
 
 # -------------------------------------------------------------------------------------------
 # Job: directory, rebuilt command, compile, clean
-# JobDirectory compiler_argv Worker
+# JobDirectory compiler_argv Progress Session Worker
 # -------------------------------------------------------------------------------------------
 
 def temporary_directory():
@@ -3102,76 +3097,68 @@ def compiler_argv(command, compiler, family, source, output):
     if family == "clang" and command.language != "assembler":
         # clang names its unit after the main file, gcc after the line markers
         argv += ["-Xclang", "-main-file-name", "-Xclang", command.source]
-    if command.directives_only:
-        argv += ["-fpreprocessed", "-fdirectives-only"]
     return argv + ["-x", command.language, command.action, "-o", output, source]
 
 
-class Worker:
-    """What serves connections, one at a time: the options, the PATH and the places.
+class Progress:
+    """What is told of a connection to the process that accepted it; here nobody listens."""
 
-    stopping counts the requests to stop. The first one ends a job that has no whole request
-    yet; one that is at_work may finish for some seconds, then a second one ends it. Where a
-    stop would leave something behind (a process, half an answer) unstoppable is true."""
+    def note_group(self, group):
+        """The process group of the connection's compiler; 0 when that has ended."""
 
-    def __init__(self, options, places=None):
-        """places: Places, or None where one process serves one job at a time."""
-        self.options, self.places = options, places
-        self.run = None                 # the job's Compile, once it is started
-        self.directory = JobDirectory()
-        self.early_until = 0.0          # time.monotonic() at which an early start is given up
-        self.times_wanted = 0           # in a row, the place of an early start
-        self.path = clean_path(os.environ.get("PATH") or os.defpath)
-        self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
-                            RECURSION_GUARD: str(RECURSION_LIMIT)}
-        self.stopping = 0
-        self.serving = self.at_work = self.unstoppable = False
+    def note_whole(self):
+        """The request is whole."""
+
+    def note_received(self, count):
+        """So many bytes of the request have come. May raise Refused: there is no room."""
+
+
+class Session:
+    """One connection, served to its end.
+
+    worker: the Worker; peer; progress. title: what the log calls the job. run: the job's Compile
+    while there is one. at_work: whether the request is whole. Where a stop would leave something
+    behind (a process, half an answer) unstoppable is true."""
+
+    def __init__(self, worker, peer, progress):
+        self.worker, self.peer, self.progress = worker, peer, progress
+        self.options, self.places = worker.options, worker.places
         self.title = ""
-        self.command_bytes = None       # of the request, up to the source
-        self.note_group = lambda group: None
-        self.note_whole = lambda: None
-        self.note_received = lambda count: None
-
-    def handle_stop(self):
-        """For signal handlers: a request to stop. Raises Refused in the job that it ends."""
-        self.stopping += 1
-        if self.stopping == 1:
-            signal.setitimer(signal.ITIMER_REAL, STOP_GRACE_S)      # brings the second one
-        if self.serving and not self.unstoppable:
-            self.check_stop()
+        self.run = None
+        self.directory = JobDirectory()
+        self.at_work = self.unstoppable = False
 
     def check_stop(self):
         """Raise Refused if the job must end now."""
-        if self.stopping > int(self.at_work):
+        if self.worker.stopping > int(self.at_work):
             raise Refused(EXIT_DISTCC_FAILED, "the daemon is stopping")
 
-    def serve(self, peer, address):
-        """Serve one connection to its end and log it in one line. Never raises.
+    def serve(self, address):
+        """Do what is asked and log it in one line. Never raises.
 
         address: the client's, to be checked; None where a super-server has checked it."""
-        began = time.monotonic()
-        self.title = ""
-        self.command_bytes = None
-        self.at_work = self.unstoppable = False
+        began, peer = time.monotonic(), self.peer
         level, outcome = "info", ""
         try:
-            self.serving = True
+            self.worker.session = self
             self.check_stop()
             if address is not None and not address_allowed(address, self.options.networks):
                 raise Refused(EXIT_DISTCC_FAILED, "address %s is not served" % address)
-            outcome = self.serve_job(peer)
+            version = recv_version(peer)
+            outcome = self.serve_files() if version == FILES_VERSION else self.serve_text()
         except ClientGone as error:
             level, outcome = "info", "client gone: %s" % error
         except Exception as error:
             # The one place that answers for all faults of a job, so that none ends in a traceback.
-            level, outcome = self.answer_fault(peer, error)
-        self.serving = False
+            level, outcome = self.answer_fault(error)
+        self.worker.session = None
         log(level, "%s: %s%s, %d bytes in, %d out, %.3f s" % (
             peer.name, self.title, outcome, peer.received, peer.sent, time.monotonic() - began))
 
-    def answer_fault(self, peer, error):
+    def answer_fault(self, error):
         """Tell the client why its job was not done; return (level, text) for the log."""
         self.unstoppable = True
+        peer = self.peer
         level, code, reason = explain_fault(error)
         if not peer.received and isinstance(error, WireError):
             return "debug", "closed without a request"
@@ -3181,104 +3168,68 @@ class Worker:
                 peer.drain()
         except ClientGone:
             reason += " (and the client has gone)"
-        if code == EXIT_TRUNCATED and peer.received == self.command_bytes:
-            return "debug", "closed without a source"       # the client found that it stays there
         return level, "refused (%d): %s" % (code, reason)
 
-    def serve_files(self, peer):
-        """Serve a request by files, which takes a FilesWorker."""
+    def serve_files(self):
+        """Serve a request by files, which takes a FilesSession."""
         raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here")
 
-    def serve_job(self, peer):
-        """Read a request, compile, reply; return the outcome for the log.
+    def serve_text(self):
+        """Read a request by text, compile, reply; return the outcome for the log.
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
-        if recv_version(peer):
-            return self.serve_files(peer)
+        peer = self.peer
+        programs = recv_programs(peer) if peer.version == CHECKED_TEXT_VERSION else []
         argv = recv_command(peer)
-        self.command_bytes = peer.received
         self.title = printable(" ".join(argv[:1])) + ": "
         try:
             command = rebuild_command(argv)
             self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
-            compiler = find_compiler(command.compiler, self.path, self.options.allow_compiler)
+            compiler = find_compiler(command.compiler, self.worker.path,
+                                     self.options.allow_compiler)
+            check_own_programs(programs, self.worker.own_files())
         except Refused:
-            recv_source(peer, self.note_received)
+            recv_source(peer, self.progress.note_received)
             # or the answer would be lost in the reset that this would meet
             raise
         try:
-            self.start_early(peer, command, compiler)
-            source = self.check_source(peer, command, compiler,
-                                       recv_source(peer, self.note_received))
-            peer.while_waiting = None
-            self.at_work = True
-            self.note_whole()
-            if self.places:
-                self.places.take(peer)
-            status = self.compile_job(peer, command, compiler, source)
-            return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+            source = recv_source(peer, self.progress.note_received)
+            source = self.check_source(command, compiler, source)
+            self.take_place()
+            return outcome_of(self.compile_job(command, compiler, source))
         finally:
             self.unstoppable = True
             self.end_compiler()
             self.directory.remove()
-            if self.places:
-                self.places.release()
+            self.release_place()
 
-    def start_early(self, peer, command, compiler):
-        """Start the compiler while the client still preprocesses, which saves its start later.
+    def take_place(self):
+        """Wait for a place, with a request that is whole. Raises ClientGone, Refused."""
+        self.at_work = True
+        self.progress.note_whole()
+        if self.places:
+            self.places.take(self.peer)
 
-        It has a place that nobody needs, and not for long: see keep_early(). Its faults are met
-        again when the source is here, for an answer given now might be lost."""
-        if not self.places or self.options.no_fifo or not self.places.take_unwanted():
-            return
-        self.unstoppable = True
-        try:
-            self.directory.make()
-            self.start_compiler(peer, command, compiler, "-")
-        except (OSError, Refused) as error:
-            log("debug", "%s: no early start: %s" % (peer.name, error))
-            self.give_up_early()
-        else:
-            peer.while_waiting = self.keep_early
-        self.early_until, self.times_wanted = time.monotonic() + EARLY_START_S, 0
-        self.unstoppable = False
-        self.check_stop()
+    def release_place(self):
+        """Give the place back: a client that is slow to read must not hold it."""
+        if self.places:
+            self.places.release()
 
-    def keep_early(self):
-        """End what start_early() began if that has waited too long, or a whole request needs
-        the place: one that is not whole must not keep others out. Tell whether it goes on.
-
-        Who holds the first place gives way at once and each further one a little later, so that
-        not all do."""
-        self.times_wanted = self.times_wanted + 1 if self.places.wanted() else 0
-        if self.times_wanted <= self.places.held and time.monotonic() < self.early_until:
-            return True
-        self.give_up_early()
-        self.unstoppable = False
-        self.check_stop()
-        return False
-
-    def give_up_early(self):
-        """Undo what start_early() did."""
-        self.end_compiler()
-        self.directory.remove()
-        self.places.release()
-
-    def start_compiler(self, peer, command, compiler, name):
+    def start_compiler(self, command, compiler, name):
         """Start the compiler on the source called name; "-" is its standard input.
 
         Raises OSError, Refused. To be called while `unstoppable`."""
-        environment = dict(self.environment, TMPDIR=self.directory.path)
+        environment = dict(self.worker.environment, TMPDIR=self.directory.path)
         output = os.path.join(self.directory.path, OUTPUT_NAMES[command.action])
         argv = compiler_argv(command, compiler, self.family(command, compiler), name, output)
-        log("debug", "%s: running %s" % (peer.name, printable(" ".join(argv), 2000)))
-        self.run = Compile(argv, self.directory.path, environment, name == "-", peer)
-        self.note_group(self.run.process.pid)
+        log("debug", "%s: running %s" % (self.peer.name, printable(" ".join(argv), 2000)))
+        self.run = Compile(argv, self.directory.path, environment, name == "-", self.peer)
+        self.progress.note_group(self.run.process.pid)
 
     def family(self, command, compiler):
         """Return the compiler's family, found out once for a command."""
         if command.family is None:
-            command.family = family_of(compiler, self.environment)
+            command.family = family_of(compiler, self.worker.environment)
         return command.family
 
     def end_compiler(self):
@@ -3286,32 +3237,31 @@ class Worker:
         if self.run:
             self.unstoppable = True
             self.run.end()
-            self.note_group(0)
+            self.progress.note_group(0)
             self.run = None
 
-    def check_source(self, peer, command, compiler, source):
+    def check_source(self, command, compiler, source):
         """Return the buffers that are to be compiled for this source. Raises Refused if it could
         make the compiler read files, ClientGone. No place is needed for this."""
         family = self.family(command, compiler)
         end = time.monotonic() + CHECK_S
 
         def look():
-            peer.look()
+            self.peer.watch(0)
             if time.monotonic() > end:
                 raise Refused(EXIT_BAD_ARGUMENTS, "the source takes too long to look through")
-        disarm_source(source, command.directives_only or family != "gcc", look)
+        disarm_source(source, family != "gcc", look)
         if family == "clang" or command.language == "assembler":
             return [source]
         return [guard_source(source), source]
 
-    def compile_job(self, peer, command, compiler, source):
+    def compile_job(self, command, compiler, source):
         """Have the source (buffers) compiled in the job's directory and reply; return the wait
         status."""
         self.unstoppable = True
-        if not self.run:
-            self.directory.make()
-            name = write_source(self.directory.path, source) if self.options.no_fifo else "-"
-            self.start_compiler(peer, command, compiler, name)
+        self.directory.make()
+        name = write_source(self.directory.path, source) if self.options.no_fifo else "-"
+        self.start_compiler(command, compiler, name)
         run = self.run
         self.unstoppable = False
         self.check_stop()
@@ -3319,12 +3269,63 @@ class Worker:
             widen_socket(run.stdin, sum(map(len, source)), self.options.jobs)
         status = run.run([] if self.options.no_fifo else source, self.options.job_lifetime)
         self.end_compiler()
-        if self.places:
-            self.places.release()       # a client that is slow to read must not hold it
+        self.release_place()
         blame_machine(status, run.messages["stderr"])
-        send_reply(peer, status, run.messages["stderr"], run.messages["stdout"],
+        send_reply(self.peer, status, run.messages["stderr"], run.messages["stdout"],
                    os.path.join(self.directory.path, OUTPUT_NAMES[command.action]))
         return status
+
+
+def check_own_programs(programs, own):
+    """Raise Refused (110) unless this machine has the same programs at the same paths: another
+    compiler would make another object. programs: as recv_programs gives them; own: OwnFiles."""
+    for path, digest in programs:
+        facts = own.facts_of(path)
+        if facts is None or facts[0] != digest:
+            raise Refused(EXIT_COMPILER_MISSING, "%s %s this machine" % (
+                printable(path), "is missing on" if facts is None else "differs from the one on"))
+    own.save()
+
+
+def outcome_of(status):
+    """Return what the log says of a raw wait status."""
+    return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+
+
+class Worker:
+    """What serves connections, one at a time: the options, the PATH and the places.
+
+    session: the Session that is being served, or None. stopping counts the requests to stop. The
+    first one ends a session that has no whole request yet; one that is at work may finish for
+    some seconds, then a second one ends it."""
+
+    session_class = Session
+
+    def __init__(self, options, places=None):
+        """places: Places, or None where one process serves one job at a time."""
+        self.options, self.places = options, places
+        self.path = clean_path(os.environ.get("PATH") or os.defpath)
+        self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
+                            RECURSION_GUARD: str(RECURSION_LIMIT)}
+        self.session = None
+        self.stopping = 0
+        self.own = OwnFiles(own_files_path(options))
+
+    def own_files(self):
+        """Return the OwnFiles that tell what this machine's programs are."""
+        return self.own
+
+    def handle_stop(self):
+        """For signal handlers: a request to stop. Raises Refused in the session that it ends."""
+        self.stopping += 1
+        if self.stopping == 1:
+            signal.setitimer(signal.ITIMER_REAL, STOP_GRACE_S)      # brings the second one
+        if self.session and not self.session.unstoppable:
+            self.session.check_stop()
+
+    def serve(self, peer, address, progress=Progress()):
+        """Serve one connection to its end; see Session.serve. progress: see Progress."""
+        self.session_class(self, peer, progress).serve(address)
 
 
 # What a compiler says (in English: LC_ALL is set) when not the source is at fault but this
@@ -3373,7 +3374,8 @@ def explain_fault(error):
 
 # -------------------------------------------------------------------------------------------
 # By files: the command as it came, in a root of the client's files
-# recv_request Receiver Layout read_entries FilesJob check_program send_result FilesWorker
+# recv_request Receiver Layout read_entries FilesJob check_program send_result FilesSession
+# FilesWorker
 # -------------------------------------------------------------------------------------------
 
 HEAD = re.compile(rb"f([-xl]) ([0-9a-f]{64}) (0|[1-9a-f][0-9a-f]{0,15}) (0|-?[1-9][0-9]{0,18})"
@@ -4274,62 +4276,40 @@ def deflate_file(fd):
         deflated += state.compress(piece)
 
 
-class FilesWorker(Worker):
-    """A Worker that does jobs by files too, where roots can be made."""
+class FilesSession(Session):
+    """A Session that does jobs by files too, where roots can be made."""
 
-    def __init__(self, options, places=None, roots=None, why_not=""):
-        """roots: Roots, or None for the reason why_not."""
-        super().__init__(options, places)
-        self.roots, self.why_not = roots, why_not
-        self.unswept = set()            # processes that were killed and may have left something
-
-    def sweep(self, pid=None):
-        """Remove what jobs by files that were killed have left, as sweep_directories() does."""
-        if self.roots and pid is None:
-            self.roots.store.sweep()
-        elif self.roots:
-            self.unswept.add(pid)
-            self.sweep_again()
-
-    def sweep_again(self):
-        """Try anew where sweep() came too early."""
-        self.unswept = {pid for pid in self.unswept if not self.roots.store.sweep(pid)}
-
-    def serve_files(self, peer):
+    def serve_files(self):
         """Serve a request by files; return the outcome for the log.
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
-        peer.note = self.note
-        if self.roots is None:
-            raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % self.why_not)
-        job = FilesJob(peer, self.roots, self.options)
+        worker, peer = self.worker, self.peer
+        peer.note = worker.note
+        if worker.roots is None:
+            raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % worker.why_not)
+        job = FilesJob(peer, worker.roots, self.options)
         try:
             peer.next_life = time.monotonic() + LIFE_AFTER_S
             job.recv()
             self.title = files_title(job.request.argv)
             job.lay_out()
-            self.at_work = True
-            self.note_whole()
-            if self.places:
-                self.places.take(peer)
-            status = self.run_files(peer, job)
-            return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+            self.take_place()
+            return outcome_of(self.run_files(job))
         except NoRoot as error:
-            self.why_not, self.roots = str(error), None
+            worker.why_not, worker.roots = str(error), None
             raise Refused(EXIT_DISTCC_FAILED, "no root: %s" % error) from None
         finally:
             self.unstoppable = True
             self.end_compiler()
-            if self.places:
-                self.places.release()
+            self.release_place()
             job.finish()
 
-    def run_files(self, peer, job):
+    def run_files(self, job):
         """Run the command of a job that is laid out, and answer; return its raw wait status."""
-        began = time.monotonic()
+        began, peer = time.monotonic(), self.peer
         self.unstoppable = True
         self.run = job.start()
-        self.note_group(self.run.process.pid)
+        self.progress.note_group(self.run.process.pid)
         self.run.process.release()
         run = self.run
         self.unstoppable = False
@@ -4341,7 +4321,7 @@ class FilesWorker(Worker):
         results = job.find_results()
         left = sum(facts.st_size for _, file, facts in results if file is not None)
         self.release_unless(left)
-        note = self.note() + b" lacked=%d seconds=%.3f" % (job.lacked, seconds)
+        note = self.worker.note() + b" lacked=%d seconds=%.3f" % (job.lacked, seconds)
         peer.answering = True
         peer.send_limit = time.monotonic() + SILENCES_PER_REQUEST * peer.silence_s
         peer.send(pack_answer(status, messages["stderr"], messages["stdout"], note, len(results)))
@@ -4356,8 +4336,36 @@ class FilesWorker(Worker):
     def release_unless(self, left):
         """Give the job's place back, unless so many bytes of results are left that other jobs
         would find too little memory. A client that is slow to read must not hold it for less."""
-        if self.places and left <= LARGE_RESULTS_BYTES:
-            self.places.release()
+        if left <= LARGE_RESULTS_BYTES:
+            self.release_place()
+
+
+class FilesWorker(Worker):
+    """A Worker that does jobs by files too, where roots can be made."""
+
+    session_class = FilesSession
+
+    def __init__(self, options, places=None, roots=None, why_not=""):
+        """roots: Roots, or None for the reason why_not."""
+        super().__init__(options, places)
+        self.roots, self.why_not = roots, why_not
+        self.unswept = set()            # processes that were killed and may have left something
+
+    def own_files(self):
+        """Return the store's where there is one."""
+        return self.roots.store.own if self.roots else self.own
+
+    def sweep(self, pid=None):
+        """Remove what jobs by files that were killed have left, as sweep_directories() does."""
+        if self.roots and pid is None:
+            self.roots.store.sweep()
+        elif self.roots:
+            self.unswept.add(pid)
+            self.sweep_again()
+
+    def sweep_again(self):
+        """Try anew where sweep() came too early."""
+        self.unswept = {pid for pid in self.unswept if not self.roots.store.sweep(pid)}
 
     def note(self):
         """Return the words (bytes) that tell a client about this daemon."""
@@ -4402,7 +4410,7 @@ class CompileServer(socketserver.ForkingTCPServer):
     def __init__(self, options):
         """Bind and listen. Raises Fatal (102) if that fails."""
         self.options = options
-        self.worker = None
+        self.worker, self.progress = None, Progress()
         self.stop_asked = self.in_child = False
         self.children = {}              # pid: Child
         self.rows = list(range(options.max_connections))
@@ -4540,9 +4548,7 @@ class CompileServer(socketserver.ForkingTCPServer):
             if self.stop_asked:         # of us, before we knew who we are
                 self.worker.handle_stop()
             confine_process(self.options.jobs)
-            self.worker.note_group = lambda group: self.write_row(row, group=group)
-            self.worker.note_whole = lambda: self.write_row(row, whole=1)
-            self.worker.note_received = lambda count: self.note_received(row, count)
+            self.progress = RowProgress(self, row)
             self.finish_request(request, client_address)
             self.shutdown_request(request)
             status = 0
@@ -4767,6 +4773,26 @@ def is_listening(path):
     return True
 
 
+class RowProgress(Progress):
+    """Tells the parent of a child by the child's row in the table."""
+
+    def __init__(self, server, row):
+        """server: the CompileServer; row: the row's number."""
+        self.server, self.row = server, row
+
+    def note_group(self, group):
+        """Note the compiler's process group."""
+        self.server.write_row(self.row, group=group)
+
+    def note_whole(self):
+        """Note that the request is whole."""
+        self.server.write_row(self.row, whole=1)
+
+    def note_received(self, count):
+        """Note how much has come. Raises Refused when all together have too much."""
+        self.server.note_received(self.row, count)
+
+
 class JobHandler(socketserver.BaseRequestHandler):
     """Serves one connection of a CompileServer."""
 
@@ -4777,7 +4803,7 @@ class JobHandler(socketserver.BaseRequestHandler):
         host = unmapped(host)
         descriptor = self.request.fileno()
         name = "%s port %d" % (host, port) if port else host
-        self.server.worker.serve(Peer(descriptor, descriptor, name), None)
+        self.server.worker.serve(Peer(descriptor, descriptor, name), None, self.server.progress)
 
 
 def unmapped(host):
@@ -5034,7 +5060,6 @@ def serve_network(options):
     # Before detaching, so that the exit code tells.
     server = LocalServer(options) if options.socket else CompileServer(options)
     pid_file.open(options.account)
-    trim_memory()
     load_prctl()
     roots, why_not = open_roots(options)
     become_user(options.account)
@@ -5063,16 +5088,6 @@ def serve_network(options):
     pid_file.remove()
     log("notice", "stopped")
     return 0
-
-
-def trim_memory():
-    """Give back what starting took: compiling this script needs 3 MB for a moment."""
-    gc.collect()
-    try:
-        import ctypes
-        ctypes.CDLL(None).malloc_trim(0)
-    except (ImportError, OSError, AttributeError):
-        pass                            # not glibc
 
 
 def check_temporary_directory():
@@ -5119,6 +5134,7 @@ def main(argv):
         os.closerange(3, min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     try:
         options.account = choose_account(options)
+        options.cache_directory = choose_cache_directory(options)
         open_log(options)
         if options.nice:
             os.nice(options.nice)

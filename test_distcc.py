@@ -4266,9 +4266,7 @@ ROWS_BY_FILES = r"""
 # Which rows do not go by files: by text (`remote`), not at all, or in vain (`again`); what the
 # client gives as its reason; and a pattern of their command lines.
 FILES_HERE = [
-    # a compiler that is a script has no list of files: by text
-    ("local", "the preprocessor failed", "closing.sh.*noheader"),
-    ("remote", "is a script", r"(closing|wrapper)\.sh gcc;"),
+    ("local", "is a script", r"(closing|wrapper)\.sh gcc;"),
     ("remote", "LOCPATH is set", "LOCPATH="),
     # nothing that another machine could make
     ("local", "no object is made", r"\$D \S+ (.* )?(-E|-MM?|--preprocess|-fsyntax-only|'-###'"
@@ -4299,7 +4297,7 @@ FILES_HERE = [
     ("local", "No such file", r"nosuch\.[cs]"),
     ("local", "Permission denied", "chmod 000"),
     ("local", "not a regular file", r"mkfifo p\.h"),
-    ("local", "not a plain file", r"(?<!-include )/dev/(null|stdin|stdout)|mkfifo|mkdir (d|main)\.[ciso]"
+    ("local", "not a plain file", r"(?<!-include )/dev/null|/dev/std(in|out)|mkfifo|mkdir (d|main)\.[ciso]"
      r"|ln -s \S+ (main|syntax|x)\.[ods]|-c dir\.c$"),
     ("local", "no such directory", r"none/(main|x)\.|map\.txt/"),
     ("local", "source and output", r"-o (\./)?main\.c$|-S code\.s$"),

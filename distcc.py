@@ -4629,25 +4629,29 @@ class Shipment:
 
     def __init__(self, host, count):
         """count: of contents."""
-        self.host, self.count, self.sent_bytes = host, count, 0
+        self.host, self.count = host, count
+        self.bytes = self.sent_bytes = 0        # as the files are, and as they travel
         self.lock, self.next_report = None, None
 
     def __enter__(self):
         """Return this; it ends when all is sent, or cannot be."""
         return self
 
-    def note(self, size):
+    def add(self, size):
         """A content of so many bytes is about to be sent."""
         import time
-        self.sent_bytes += size
-        if not self.host.by_ssh or self.sent_bytes < self.LARGE_BYTES:
-            return
-        if self.next_report is None:
+        self.bytes += size
+        if self.host.by_ssh and self.bytes >= self.LARGE_BYTES and self.next_report is None:
             notice("sending %d files that are new there to %s" % (self.count, self.host))
             self.next_report = time.monotonic() + self.REPORT_S
             self.lock = self.take_lock()
-        elif time.monotonic() >= self.next_report:
-            notice("sending to %s: %.0f MB" % (self.host, self.sent_bytes / 1e6))
+
+    def report(self, count):
+        """So many bytes more have left: say how many there are every few seconds."""
+        import time
+        self.sent_bytes += count
+        if self.next_report is not None and time.monotonic() >= self.next_report:
+            notice("sending to %s: %.1f MB so far" % (self.host, self.sent_bytes / 1e6))
             self.next_report = time.monotonic() + self.REPORT_S
 
     def take_lock(self):
@@ -4662,7 +4666,8 @@ class Shipment:
         if self.lock is not None:
             posix.close(self.lock)
         if self.next_report is not None and exception[0] is None:
-            notice("sent to %s: %.0f MB" % (self.host, self.sent_bytes / 1e6))
+            notice("sent to %s: %.1f MB, small as %.1f MB" % (
+                self.host, self.bytes / 1e6, self.sent_bytes / 1e6))
 
 
 # -------------------------------------------------------------------------------------------
@@ -5352,15 +5357,15 @@ def pack_content(digest, content, deflate):
     return [pack_header(b"BODY", len(digest) + len(content)), digest, content]
 
 
-def send_parts(connection, job, parts):
+def send_parts(connection, job, parts, on_sent=None):
     """Send bytes; a volunteer that hangs up early may have said why, which recv_answer finds.
 
-    Raises HostFailed."""
+    on_sent(count) is called now and then. Raises HostFailed."""
     data = b"".join(parts)
     job.sent += len(data)
     try:
         connection.cork(1)
-        send_patiently(connection, data)
+        send_patiently(connection, data, on_sent)
         connection.cork(0)
     except (BrokenPipeError, ConnectionResetError) as error:
         debug("%s: the request was not taken whole: %s" % (connection.host, error))
@@ -5368,12 +5373,16 @@ def send_parts(connection, job, parts):
         raise HostFailed(EXIT_IO_ERROR, "cannot send: %s" % (error.strerror or error))
 
 
-def send_patiently(connection, data):
+def send_patiently(connection, data, on_sent=None):
     """Send bytes, for as long as some are taken within each time-out: a compiler may take minutes
-    on a slow line, and sendall() would bound them all together. Raises OSError."""
+    on a slow line, and sendall() would bound them all together. on_sent: see send_parts(). Raises
+    OSError."""
     view = memoryview(data)
     while view:
-        view = view[connection.socket.send(view):]
+        count = connection.socket.send(view)
+        view = view[count:]
+        if on_sent:
+            on_sent(count)
 
 
 def send_needed(connection, job, digests, deflate):
@@ -5386,8 +5395,9 @@ def send_needed(connection, job, digests, deflate):
         for at in range(0, len(digests), DIGEST_DIGITS):
             digest = digests[at:at + DIGEST_DIGITS]
             content = job.content_of(digest)
-            shipment.note(len(content))
-            send_parts(connection, job, pack_content(digest, content, deflate))
+            shipment.add(len(content))
+            send_parts(connection, job, pack_content(digest, content, deflate),
+                       shipment.report)
     send_parts(connection, job, [pack_header(b"SENT", 0)])
 
 
@@ -5820,7 +5830,9 @@ def distribute_by_files(command, hosts, search, environment):
         except LinkBroken as reason:
             debug("%s: %s: %s; once more" % (search.source, search.host, reason))
         except TextOnly as reason:
-            debug("%s: %s does no jobs by files: %s" % (search.source, search.host, reason))
+            # Over ssh such a host is of use only if it happens to have the compiler.
+            (warn if search.host.by_ssh else debug)("%s: %s does no jobs by files: %s" % (
+                search.source, search.host, reason))
             search.note_way(("text " + reason.places).strip())
         except Incomplete:
             if has_asked or not job.ask_for_missing():

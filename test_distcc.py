@@ -10618,7 +10618,8 @@ class SshServer:
     directory. process; port; words: for DISTCC_SSH; home: of far."""
 
     def __init__(self, directory, prepare="", config=""):
-        """directory: made for it; prepare: shell commands in its mount namespace; config: lines."""
+        """directory: made for it; prepare: shell commands in its mount namespace; config: of
+        sshd, lines."""
         self.directory = directory
         os.makedirs(self.path("nothing"))
         self.home = self.path("far")
@@ -10735,6 +10736,12 @@ class SshCase(SystemCase):
         """Return the process ids of the ssh masters that this test's clients have started."""
         return [pid for pid in all_processes() if self.tmp in command_of(pid)
                 and command_of(pid).startswith("ssh")]
+
+    def locks_of_tunnels(self):
+        """Return the paths of the locks of the tunnels that clients have made, or begun."""
+        names = os.listdir(self.locks) if os.path.isdir(self.locks) else []
+        return [os.path.join(self.locks, name) for name in names
+                if name.startswith("ssh-") and name.endswith(".lock")]
 
     def end_masters(self):
         """End these."""
@@ -10854,8 +10861,8 @@ class TunnelTest(SshCase):
     def test_host_that_is_being_prepared(self):
         """Jobs go elsewhere while there is a place, and wait otherwise."""
         self.compile_well(self.server)
-        lock, = [name for name in os.listdir(self.locks) if name.endswith(".lock")]
-        self.hold(lock)
+        lock, = self.locks_of_tunnels()
+        self.hold(os.path.basename(lock))
         here = self.compile(self.server, DISTCC_VERBOSE="1",
                             hosts="far@127.0.0.1:%d/4 localhost/1" % self.server.port)
         self.assertIn("runs here: it is the turn of localhost", "".join(warnings_in(here)))
@@ -10924,6 +10931,33 @@ import sys; sys.version_info = (3, 6); sys.version = '3.6.9 (default)'; ${3#impo
         server = self.serve(prepare="mkdir {0}; mount -t tmpfs -o noexec,mode=777 none {0}".format(
             self.path("sshd/far/.cache")))
         self.compile_well(server)
+
+    def test_reason_is_found_once(self):
+        """Of several clients that start together, one logs in in vain and says so."""
+        server = self.serve()
+        os.kill(server.process.pid, signal.SIGSTOP)
+        settings = self.settings(server, server.client_words(key="wrong_key"),
+                                 DISTCC_FALLBACK=None)
+        clients = [self.start("gcc", "-g", "-c", "one.c", "-o", "%d.o" % number, **settings)
+                   for number in range(4)]
+        lock = wait_until(self.locks_of_tunnels, "the lock")[0]
+        wait_until(lambda: waiters_for(lock) == 3, "clients that wait for another one")
+        os.kill(server.process.pid, signal.SIGCONT)
+        results = [self.finish(client) for client in clients]
+        self.assertEqual([result.status for result in results], [0] * 4, results)
+        said = [line for result in results for line in warnings_in(result)]
+        self.assertEqual(len(said), 1, said)
+        self.assertIn("Permission denied", said[0])
+
+    def test_no_roots_there(self):
+        """It is said why, and what that leaves: nothing, where there is no compiler."""
+        server = self.serve(prepare="mkdir -p {0}; touch {0}/1; chown -R far {0}/..".format(
+            self.path("sshd/far/.cache/distccd.py")))
+        result = self.compile(server, DISTCC_FALLBACK=None)
+        self.assertEqual(result.status, 0, result)
+        self.check_object()
+        self.assertRegex(warnings_in(result)[0], "does no jobs by files: .*cache directory .* cannot be used")
+        self.assertRegex(warnings_in(result)[1], "gcc.*running it here")
 
     def test_other_host_goes_on(self):
         """The job goes to the next host in the list; who waited for the same reason is silent."""

@@ -152,7 +152,7 @@ class Fatal(Exception):
     """The daemon cannot start or go on; it exits with `code` and says why."""
 
     def __init__(self, code, reason):
-        """code: an exit code of section 2.9; reason: one line of text."""
+        """code: one of the exit codes below; reason: one line of text."""
         super().__init__(reason)
         self.code = code
 
@@ -1683,15 +1683,18 @@ ELF_MAGIC = b"\x7fELF"
 
 
 def choose_cache_directory(options):
-    """Return the path (str) of the cache directory: the option's, else the system's."""
+    """Return the path (str) of the cache directory: the option's, else the system's; "" if there
+    is none."""
     if options.cache_dir:
         return os.path.abspath(options.cache_dir)
     if os.environ.get("CACHE_DIRECTORY"):               # as systemd gives it: the first of a list
         return os.path.abspath(os.environ["CACHE_DIRECTORY"].partition(":")[0])
     if os.geteuid() == 0:
         return "/var/cache/distccd.py"
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(os.path.abspath(home), "distccd.py")
+    home = os.path.expanduser("~")      # "~" for a user whom nobody knows
+    caches = os.environ.get("XDG_CACHE_HOME") or (
+        os.path.join(home, ".cache") if os.path.isabs(home) else "")
+    return os.path.join(os.path.abspath(caches), "distccd.py") if caches else ""
 
 
 def prepare_cache_directory(path, user):
@@ -2021,8 +2024,8 @@ CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x20000, 0x8000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 MNT_DETACH = 2
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
-PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24               # further ones are named above
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 CAPABILITY_VERSION_3 = 0x20080522
 MOST_CAPABILITIES = 64
 
@@ -2227,15 +2230,16 @@ class RootDirectory:
         self.marks = b""
         self.detach = lambda: None
 
-    def make(self, pages, most_idle):
+    def make(self, pages, most_idle, fresh=False):
         """Take the tree that shares most with `pages` (digests), of those that were left, or make
-        a new one: if none shares anything while fewer than most_idle are there, that is faster
-        than to change one. Raises OSError."""
+        a new one: always if it is to be fresh, and if none shares anything while fewer than
+        most_idle are there, for that is faster than to change one. Raises OSError."""
         jobs = self.store.path + b"/jobs/"
         path = jobs + b"%d_%s" % (os.getpid(), os.urandom(6).hex().encode())
         self.marks = pack_marks(pages)
-        idle = sorted(((len(read_marks(name) & read_marks(self.marks)), name)
-                       for name in os.listdir(jobs) if name.startswith(IDLE_PREFIX)), reverse=True)
+        idle = [] if fresh else sorted(
+            ((len(read_marks(name) & read_marks(self.marks)), name)
+             for name in os.listdir(jobs) if name.startswith(IDLE_PREFIX)), reverse=True)
         for shared, name in idle:
             if not shared and len(idle) < most_idle:
                 break
@@ -2608,10 +2612,12 @@ class Roots:
             self.network = make_empty_network(kernel)
         except OSError as error:
             raise NoRoot("namespaces of networks", error) from None
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        # Compilers open no sockets. What a client brings itself does: it gets a network of its
+        # own, which takes 0.5 ms, or it would meet other jobs there (abstract sockets).
+        self.shares_network = not options.foreign_programs
         self.most_idle = options.jobs   # trees that are kept, a place's each
         self.upper_bytes = min(MOST_UPPER_BYTES,
-                               max(LEAST_UPPER_BYTES, memory // (2 * options.jobs)))
+                               max(LEAST_UPPER_BYTES, machine_memory() // (2 * options.jobs)))
         # The kernel counts all processes of this user in this namespace.
         self.most_processes = 3 * options.max_connections + JOB_PROCESSES * options.jobs
         hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
@@ -2625,15 +2631,17 @@ class Roots:
     def isolate(self):
         """Have the next child of this process be the first of its own process namespace, without
         network and IPC of this machine. Raises OSError."""
-        self.kernel.check(self.kernel.setns(self.network, CLONE_NEWNET))
-        self.kernel.check(self.kernel.unshare(CLONE_NEWPID | CLONE_NEWIPC))
+        if self.shares_network:
+            self.kernel.check(self.kernel.setns(self.network, CLONE_NEWNET))
+        self.kernel.check(self.kernel.unshare(
+            CLONE_NEWPID | CLONE_NEWIPC | (0 if self.shares_network else CLONE_NEWNET)))
 
     def try_out(self):
         """Make a root, and run next to nothing in it. Raises NoRoot."""
         directory = RootDirectory(self.store)
         try:
             try:
-                directory.make([], 0)
+                directory.make([], 0, fresh=True)
                 with open(directory.path + b"/in/trial", "wb"):
                     pass
                 os.link(directory.path + b"/in/trial", directory.path + b"/lower/trial")
@@ -2660,6 +2668,9 @@ def make_roots(options):
     kernel = Kernel()
     user = options.account
     cache_directory = choose_cache_directory(options)
+    if not cache_directory:
+        raise NoRoot("store: this user has no home directory to keep files in; remedy: "
+                     "--cache-dir, or $HOME")
     try:
         prepare_cache_directory(cache_directory, user)
     except OSError as error:
@@ -2710,11 +2721,21 @@ def try_roots(kernel, user, cache_directory, options):
 
 def blame_cache_directory(options, path, error):
     """The cache directory cannot be used: raise Fatal if it was asked for, else NoRoot."""
-    reason = "cache directory %s cannot be used: %s" % (
-        printable(path), getattr(error, "strerror", None) or error)
+    uid = options.account.pw_uid if options.account else os.geteuid()
+    reason = "cache directory %s cannot be used by %s: %s" % (
+        printable(path), name_of_user(uid), getattr(error, "strerror", None) or error)
+    remedy = "; remedy: give it to that user alone, or choose another with --cache-dir"
     if options.cache_dir:
-        raise Fatal(EXIT_IO_ERROR, reason)
-    raise NoRoot("store", reason + "; remedy: --cache-dir")
+        raise Fatal(EXIT_IO_ERROR, reason + remedy)
+    raise NoRoot("store", reason + remedy)
+
+
+def name_of_user(uid):
+    """Return how a user is called in messages."""
+    try:
+        return "user %s" % pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "user %d" % uid
 
 
 # -------------------------------------------------------------------------------------------
@@ -3385,6 +3406,7 @@ BAD_PATH = re.compile(rb"(?:\A|\0)(?!/)|//|/\.\.?(?:[/\0]|\Z)|/(?:\0|\Z)|[^/\0]{
 LONGEST_PATH_BYTES = MAX_PATH_BYTES - 256       # our own directory's name comes before it
 MOST_NAMES_IN_PATH = 200
 MOST_BYTES_OF_PATHS = 16 * 1024 * 1024
+MOST_ALIKE = 4096                       # names of one file, and files that are equal in all
 MOST_IDLE_NAMES = 8192                  # in a tree that is left: removing so many takes 0.1 s
 REFERENCE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{1,16})")
 DIGEST = re.compile(rb"[0-9a-f]{64}")
@@ -3803,7 +3825,7 @@ class FilesJob:
         """Return two lists of (FileEntry, name in the store): an entry for each inode of the
         client, which gets one of ours, and the further names of these."""
         plan, twins = [], []
-        used, inodes = {}, {}
+        used, inodes, names_of = {}, {}, collections.Counter()
         for entry in self.layout.files.values():
             if not self.foreign and entry.kind != b"-":
                 entry = self.own_program(entry)
@@ -3811,6 +3833,9 @@ class FilesJob:
             twin = inodes.get(entry.inode)
             if twin is None:
                 count = used[name] = used.get(name, -1) + 1
+                if count > MOST_ALIKE:
+                    raise WireError(EXIT_PROTOCOL_ERROR, "more than %d files like %s"
+                                    % (MOST_ALIKE, printable(entry.path)))
                 source = name if not count else b"%s.%d" % (name, count)
                 inodes[entry.inode] = entry.path, name, source
                 plan.append((entry, source))
@@ -3819,6 +3844,9 @@ class FilesJob:
                                 "differ" % (printable(twin[0]), printable(entry.path)))
             else:
                 twins.append((entry, twin[2]))
+                names_of[entry.inode] += 1
+        if max(names_of.values(), default=0) > MOST_ALIKE:
+            raise WireError(EXIT_PROTOCOL_ERROR, "a file has more than %d names" % MOST_ALIKE)
         self.first_names = {inode: path for inode, (path, _, _) in inodes.items()}
         return plan, twins
 
@@ -3874,7 +3902,39 @@ class FilesJob:
             return False
         except FileExistsError:
             pass                        # placed already
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            self.renew(source)
+            os.link(source, name, src_dir_fd=self.store.fd, dst_dir_fd=fd)
         return True
+
+    def renew(self, source):
+        """A file of the store has as many names, in trees, as its file system allows one to have:
+        put a copy in its place. Raises OSError, Refused, ClientGone."""
+        stored = os.path.join(self.store.path, source)
+        facts = os.stat(stored)
+        path = self.copy(Content(stored, facts.st_size, False),
+                         os.path.basename(source)[:DIGEST_DIGITS])
+        os.chmod(path, facts.st_mode & 0o777)
+        os.utime(path, ns=(facts.st_mtime_ns, facts.st_mtime_ns))
+        os.rename(path, stored)
+
+    def copy(self, content, digest):
+        """Copy a content that this machine has; return the copy's path, which is in the job's own
+        directory. Raises Refused when the job has too much copied, or when it is another content
+        by now."""
+        self.peer.watch(0)
+        self.copied_left -= content.size + BYTES_OF_A_FILE
+        if self.copied_left < 0:
+            raise Refused(EXIT_IO_ERROR, "the job has more than %d bytes copied"
+                          % MOST_COPIED_BYTES)
+        self.store.check_room(content.size)
+        path = self.directory.path + b"/in/copy"
+        with open(content.path, "rb") as old, open(path, "wb") as new:
+            if copy_digesting(old, new) != digest:
+                raise Refused(EXIT_IO_ERROR, "%s was changed meanwhile" % printable(content.path))
+        return path
 
     def place_variants(self, wanted):
         """Place files of one content, [(FileEntry, name in the store)], if it can be found here;
@@ -3938,17 +3998,7 @@ class FilesJob:
         if self.receiver.fresh(entry.digest):
             self.lacked += 1
         else:
-            self.peer.watch(0)
-            self.copied_left -= content.size + BYTES_OF_A_FILE
-            if self.copied_left < 0:
-                raise Refused(EXIT_IO_ERROR, "the job has more than %d bytes copied"
-                              % MOST_COPIED_BYTES)
-            self.store.check_room(content.size)
-            path = self.directory.path + b"/in/copy"
-            with open(content.path, "rb") as old, open(path, "wb") as new:
-                if copy_digesting(old, new) != entry.digest:
-                    raise Refused(EXIT_IO_ERROR, "%s was changed meanwhile"
-                                  % printable(content.path))
+            path = self.copy(content, entry.digest)
         if source.startswith(b"plain/") and begins_elf(path):
             raise Refused(EXIT_DISTCC_FAILED, "%s is code, and was taken for none"
                           % printable(entry.path))

@@ -7544,6 +7544,11 @@ int main(int argc, char **argv)
     else if (is(what, "abort")) abort();
     else if (is(what, "facts")) for (index = 2; index < argc; index++) facts(argv[index]);
     else if (is(what, "remove")) for (index = 2; index < argc; index++) remove(argv[index]);
+    else if (is(what, "listen") || is(what, "meet")) {
+        struct sockaddr name = { AF_UNIX, "\0met-by-jobs" };
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        if (is(what, "meet")) say("connect", connect(fd, &name, sizeof name));
+        else { bind(fd, &name, sizeof name); listen(fd, 1); pause(); } }
     else if (is(what, "temporary")) {
         fclose(fopen("/tmp/ccAbCdEf.s", "w")); fclose(fopen("/w/kept", "w")); }
     else if (is(what, "large")) {
@@ -7760,6 +7765,109 @@ class StoreTest(ProbeCase):
         client.close()
         self.assertEqual(other.answer().output, b"text of a\n")
 
+    def test_file_with_all_its_names(self):
+        """A file of the store that can have no more names is put there anew."""
+        daemon = self.serve_files("--foreign-programs")
+        self.try_out(daemon, "print", "x", tree=self.tree().file("/w/a.h", b"text\n"))
+        name = next(name for name in self.stored() if name.startswith(
+            distccd.digest_of(b"text\n").decode()))
+        stored = self.path("cache/2/plain/%s/%s" % (name[:2], name))
+        shutil.rmtree(self.idle_tree())
+        os.mkdir(self.path("cache/names"))
+        try:
+            for number in range(70000):
+                os.link(stored, self.path("cache/names/%d" % number))
+        except OSError as error:
+            self.assertEqual(error.strerror, "Too many links")
+        else:
+            self.skipTest("files may have any number of names here")
+        for path in ("/w/b.h", "/w/c.h"):
+            answer = self.try_out(daemon, "read", path, tree=self.tree().file(path, b"text\n"))
+            self.assertEqual((answer.output, answer.needs), (b"text\n", []), answer)
+        tree = self.tree()
+        for number in range(distccd.MOST_ALIKE + 2):
+            tree.file("/w/%d.h" % number, b"text\n", inode=5)
+        self.check_refused(self.try_out(daemon, "print", "x", tree=tree), 109)
+
+    def own_job(self, **changes):
+        """Return a FilesJob that has come to place its files, and the client's end."""
+        os.mkdir(self.path("own"))
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        roots = argparse.Namespace(store=distccd.Store(self.path("own"), 1 << 30))
+        job = distccd.FilesJob(distccd.Peer(ours.fileno(), ours.fileno(), "x"), roots,
+                               argparse.Namespace(foreign_programs=False, allow_compiler=[]))
+        job.receiver = argparse.Namespace(contents={})
+        return job, theirs
+
+    def test_own_files_are_bounded(self):
+        """A job has no more of this machine's own files read than its share, and none when its
+        client has left."""
+        job, client = self.own_job()
+        header, program = b"/usr/include/stdio.h", os.fsencode(shutil.which("gcc"))
+
+        def entry(path, kind):
+            """Return the FileEntry of a file of this machine."""
+            size = os.path.getsize(path)
+            return distccd.FileEntry(path, kind, distccd.digest_file(path), b"%x" % size, b"1",
+                                     b"1")
+        header, program = entry(header, b"-"), entry(program, b"x")
+        self.assertEqual(job.find_content(header).path, header.path)
+        self.assertEqual(job.own_program(program), program)
+        client.close()
+        job.store.own.known = {}
+        for action in (lambda: job.find_content(header), lambda: job.own_program(program)):
+            self.assertRaises(distccd.ClientGone, action)
+        job.headers_left, job.own_left = 10, 10
+        self.assertIsNone(job.find_content(header))
+        job.peer.watch = lambda timeout_ms: None
+        self.assertRaises(distccd.Refused, job.own_program, program)
+
+    def test_own_files_are_remembered(self):
+        """Also when as many have been as are kept, and one that has changed anew."""
+        def learn(*lines):
+            """Return what is known after /bin/sh was met, where these lines were before."""
+            path = os.fsencode(self.write("own", b"".join(lines)))
+            own = distccd.OwnFiles(path)
+            self.assertTrue(own.facts_of(b"/bin/sh", lambda path, size: None))
+            own.save()
+            met = []
+            again = distccd.OwnFiles(path)
+            again.facts_of(b"/bin/sh", lambda path, size: met.append(path))
+            self.assertEqual(met, [])
+            return again.known
+        lines = [b"1 2 3 4 x /no/%d\n" % number for number in range(distccd.MOST_OWN_FILES)]
+        self.assertEqual(list(learn(*lines)), [b"/bin/sh"])
+        known = learn(b"1 2 3 4 x /bin/sh\n", *lines[1:])
+        self.assertEqual(len(known), distccd.MOST_OWN_FILES)
+
+    def test_leftovers_are_swept(self):
+        """What a daemon left that was killed with its children goes while the next one runs, and
+        that of a super-server's with the next job."""
+        def leave():
+            """Leave something; return its path."""
+            path = self.path("cache/2/jobs/123_0123456789ab")
+            os.makedirs(path + "/lower/w")
+            for each in (path, path + "/lower"):
+                os.chown(each, os.stat(self.path("cache/2")).st_uid, -1)
+            os.utime(path, (1, 1))
+            return path
+        with self.serve_files("--foreign-programs", DISTCCD_SILENCE_TIMEOUT="1") as daemon:
+            left = leave()
+            wait_until(lambda: not os.path.exists(left), "the leftovers' end", 10)
+            self.assertEqual(self.try_out(daemon, "print", "x").output, b"x\n")
+        left = leave()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            server = subprocess.Popen(
+                PYTHON + [SERVER, "--inetd", "--log-file", self.path("log"), "--cache-dir",
+                          self.path("cache")], stdin=theirs, stdout=theirs,
+                stderr=subprocess.DEVNULL, env=changed_environment(self.settings()))
+        ours.close()
+        self.assertEqual(server.wait(PATIENCE_S), 0)
+        self.assertFalse(os.path.exists(left))
+
     def test_crash_of_the_machine(self):
         """What had not reached the disk when the machine crashed is asked for again."""
         files = FileTree().file("/w/a.h", b"text of a\n").file("/w/b.h", b"text of b\n")
@@ -7963,6 +8071,20 @@ class FenceTest(ProbeCase):
         self.assertEqual(answer.output.count(b"No such file"), 6, answer)
         self.assertEqual(self.try_out(daemon, "connect", str(daemon.port)).output,
                          b"connect: Network is unreachable\n")
+
+    def test_jobs_do_not_meet(self):
+        """Two jobs at a time have no sockets in common."""
+        daemon = self.serve_files("--foreign-programs")
+        client = FilesClient(daemon.port, ["/bin/probe", "listen"], self.tree(), send=True).send()
+        self.addCleanup(client.close)
+
+        def listens():
+            """Tell whether the first program has come so far."""
+            for pid in processes_of("/bin/probe"):
+                with contextlib.suppress(OSError), open("/proc/%d/net/unix" % pid) as stream:
+                    return "@met-by-jobs" in stream.read()
+        wait_until(listens, "the first program to listen")
+        self.assertEqual(self.try_out(daemon, "meet").output, b"connect: Connection refused\n")
 
     def test_processes(self):
         """It sees itself, and can end nothing else; pid 1 is not to be traced or killed."""
@@ -8281,6 +8403,13 @@ class NoRootTest(FilesCase):
         daemon = self.daemon(env=self.settings(CACHE_DIRECTORY=self.path("file/cache")))
         self.check_by_text(daemon, "cache directory .*--cache-dir")
 
+    @unittest.skipUnless(ROOT, "needs root")
+    def test_no_home(self):
+        """A user without a home is told so; no directory in place of one is thought of."""
+        daemon = self.daemon(env=self.settings(HOME=None, CACHE_DIRECTORY=None), prefix=[
+            "setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"])
+        self.check_by_text(daemon, "no home directory.*--cache-dir")
+
     def test_unusable_cache_directory(self):
         """One that was asked for ends the start, as an unusable log file does."""
         self.write("file", "")
@@ -8292,7 +8421,8 @@ class NoRootTest(FilesCase):
             ended = run(PYTHON + [SERVER, "--no-detach", "--log-stderr", "--port", "0",
                                   "--listen", "127.0.0.1", "--cache-dir", self.path(name)])
             self.assertEqual(ended.status, 107, ended)
-            self.assertIn(b"cache directory " + self.path(name).encode(), ended.stderr)
+            self.assertRegex(ended.stderr, b"cache directory %s cannot be used by user [a-z]+: .*"
+                             b"--cache-dir" % self.path(name).encode())
         for words in (["--cache-size", "x"], ["--cache-size", "-1"], ["--cache-size", "5Q"]):
             self.assertEqual(run(PYTHON + [SERVER, "--no-detach"] + words).status, 101)
 

@@ -7797,7 +7797,8 @@ class StoreTest(ProbeCase):
         self.addCleanup(theirs.close)
         roots = argparse.Namespace(store=distccd.Store(self.path("own"), 1 << 30))
         job = distccd.FilesJob(distccd.Peer(ours.fileno(), ours.fileno(), "x"), roots,
-                               argparse.Namespace(foreign_programs=False, allow_compiler=[]))
+                               argparse.Namespace(foreign_programs=False, allow_compiler=[],
+                                                  socket=None))
         job.receiver = argparse.Namespace(contents={})
         return job, theirs
 
@@ -7901,7 +7902,7 @@ class StoreTest(ProbeCase):
             """Return how many bytes the store has."""
             return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names
                        in os.walk(self.path("cache")) for name in names)
-        wait_until(lambda: total() < 3.5 * (1 << 20), "a smaller store", 10)
+        wait_until(lambda: total() < 3.5 * (1 << 20), "a smaller store")
         answer = self.try_out(daemon, "read", "/w/0.h", tree=self.tree().file(
             "/w/0.h", b"A" * (1 << 20)))
         self.assertEqual(len(answer.output), 1 << 20)

@@ -3440,8 +3440,13 @@ class Pool:
     def choose(self):
         """Return (host, descriptor) of the best free slot, None if all are taken. A host over ssh
         that is being prepared (see Tunnel) is passed over while another one is free."""
-        unready = [host for host in self.hosts if host.by_ssh and is_being_prepared(host)]
-        return (unready and self.choose_without(unready)) or self.choose_without(())
+        unready = []
+        while True:
+            place = self.choose_without(unready)
+            if not place or not place[0].by_ssh or not is_being_prepared(place[0]):
+                return place or (unready and self.choose_without(())) or None
+            posix.close(place[1])
+            unready.append(place[0])
 
     def choose_without(self, unready):
         """Return what choose() does, none of these hosts.
@@ -4427,10 +4432,14 @@ class Tunnel(Connection):
         self.is_suspect, self.path = is_suspect, None
 
     def start(self):
-        """Connect if there is a tunnel; whatever fails is for finish(). Raises OSError."""
-        self.path = socket_here(self.host)
-        if not self.is_suspect:
-            self.connect()
+        """Connect if there is a tunnel; faults wait for finish()."""
+        try:
+            self.path = socket_here(self.host)
+        except OSError as error:        # there is no distccd.py, or no directory of working files
+            self.fault = error
+        else:
+            if not self.is_suspect:
+                self.connect()
 
     def connect(self):
         """Connect to the socket of the tunnel."""
@@ -4451,12 +4460,13 @@ class Tunnel(Connection):
 
     def finish(self, timeout_s):
         """Be connected, through a new tunnel if need be; raises HostFailed."""
-        if not self.socket or self.has_ended():
+        if self.path and (not self.socket or self.has_ended()):
             self.close()
             make_tunnel(self.host, self.path)
             self.connect()
         if not self.socket:
-            raise HostFailed(EXIT_CONNECT_FAILED, "cannot connect: %s" % self.fault, reached=False)
+            raise HostFailed(EXIT_CONNECT_FAILED, "cannot connect: %s: %s" % (
+                self.fault.filename or self.path, self.fault.strerror), reached=False)
         self.timeout_s = timeout_s
         self.socket.settimeout(timeout_s)
 
@@ -4518,7 +4528,7 @@ def note_failure(lock, reason):
     Raises OSError."""
     import time
     posix.ftruncate(lock, 0)
-    posix.pwrite(lock, fsencode("%.3f %s" % (time.monotonic(), reason)), 0)
+    posix.pwrite(lock, fsencode("%r %s" % (time.monotonic(), reason)), 0)
 
 
 def raise_recent_failure(lock, began):

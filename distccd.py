@@ -5153,6 +5153,9 @@ def check_temporary_directory():
         directory.remove()
 
 
+MODULE_FILE = re.compile(r"(distccd|[0-9a-f]{64})\.py")      # by its digest, as it comes over ssh
+
+
 def shed_syntax_tree(argv):
     """Start this program anew as a module, if it runs as a script.
 
@@ -5160,7 +5163,7 @@ def shed_syntax_tree(argv):
     A module has none, and comes compiled from the cache. Returns where this cannot be done."""
     path = os.path.abspath(__file__)
     if __name__ != "__main__" or sys.implementation.name != "cpython" \
-            or not path.endswith(".py") or not sys.executable:
+            or not MODULE_FILE.fullmatch(os.path.basename(path)) or not sys.executable:
         return
     # -I, or Python would look for modules in the current directory first.
     flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]

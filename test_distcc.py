@@ -1305,14 +1305,29 @@ class ParseHostsTest(unittest.TestCase):
         """Each is named and left out; its neighbours stay."""
         for word in ("a:", "a:0", "a:65536", "a:port", "a:-1", "a:1:2", "::1", "fe80::1/2", "[::1",
                      "[]", "[]:1", "[::1]x", "[a]", "a/", "a/0", "a/-1", "a/1001", "a/x", "a/1/2",
-                     "a:+1", "a:1_0", "a:\u0661", "a/1.5", ":1", "/4", "@", "-u@a", "u;v@a", "@-a", "u@b@a",
-                     "@a:0", "a,lzo",
+                     "a:+1", "a:1_0", "a:\u0661", "a/1.5", ":1", "/4", "@", "-u@a",
+                     "u;v@a", "@-a", "u@b@a", "@a:0", "a,lzo",
                      "-a", "--randomize", "+zeroconf", "localhost:4200", "localhost:1/2", "a;b",
                      "a" * 254, "h\u00f6st", "a:99999999999", "a/" + "9" * 5000, "$HOST", "..."):
             with self.subTest(word=word):
                 hosts, complaints = self.parse("x %s y/2" % word)
                 self.assertEqual(hosts, [("x", 4200, 4), ("y", 4200, 2)])
                 self.assertEqual(complaints, [word[:100]])
+
+
+    def test_words_for_ssh(self):
+        """User, port and limit; two users of one machine have locks of their own."""
+        text = "@a alice@a bob@a:22/3 @[::1]:2 @localhost a a.b-c_d+e@b 127.0.0.1 @127.0.0.1"
+        hosts, complaints = distcc.parse_hosts(text)
+        self.assertEqual(complaints, [])
+        self.assertEqual([(host.user, host.name, host.port, host.limit) for host in hosts
+                          if host.by_ssh], [
+            ("", "a", 0, 4), ("alice", "a", 0, 4), ("bob", "a", 22, 3), ("", "::1", 2, 4),
+            ("", "localhost", 0, 4), ("a.b-c_d+e", "b", 0, 4), ("", "127.0.0.1", 0, 4)])
+        self.assertEqual(len({host.key for host in hosts}), len(hosts))
+        self.assertFalse(any(host.in_place for host in hosts))
+        self.assertEqual([host.address() for host in hosts][:5],
+                         ["@a", "alice@a", "bob@a:22", "@[::1]:2", "@localhost"])
 
 
 class HostListTest(SystemCase):
@@ -10999,6 +11014,18 @@ class TunnelTest(SshCase):
         self.assertIn("runs here: it is the turn of localhost", "".join(warnings_in(here)))
         self.compile_well(self.server)
 
+    def test_modules_of_a_job(self):
+        """Over a standing tunnel none is loaded that only the making of one needs."""
+        self.compile_well(self.server)
+        settings = self.settings(self.server)
+        result = run(["/usr/bin/python3", "-X", "importtime", "-X", "utf8", "-ISOO", "-c", START,
+                      CLIENT, "gcc", "-g", "-c", "one.c", "-o", "one.o"], self.dir,
+                     self.environment(**settings))
+        self.assertEqual(result.status, 0, result)
+        names = set(re.findall(r"^import time:.*\| +(\S+)$", result.stderr.decode(), re.M))
+        self.assertIn("_socket", names)
+        self.assertEqual(sorted(names & set(LoadedModulesTest.DEAR)), [])
+
     def test_nothing_is_left(self):
         """A daemon that has ended leaves its cache, its script and a short log."""
         self.compile_well(self.server)
@@ -11087,8 +11114,17 @@ import sys; sys.version_info = (3, 6); sys.version = '3.6.9 (default)'; ${3#impo
         result = self.compile(server, DISTCC_FALLBACK=None)
         self.assertEqual(result.status, 0, result)
         self.check_object()
-        self.assertRegex(warnings_in(result)[0], "does no jobs by files: .*cache directory .* cannot be used")
+        self.assertRegex(warnings_in(result)[0],
+                         "does no jobs by files: .*cache directory .* cannot be used")
         self.assertRegex(warnings_in(result)[1], "gcc.*running it here")
+
+    def test_daemon_script_is_missing(self):
+        """distcc.py alone can do nothing over ssh, and says what it lacks."""
+        shutil.copy(CLIENT, self.path("distcc.py"))
+        result = run([self.path("distcc.py"), "gcc", "-c", "one.c"], self.dir, self.environment(
+            "@127.0.0.1", DISTCC_WAY=None, DISTCC_FALLBACK=None))
+        self.assertEqual(result.status, 0, result)
+        self.assertRegex(warnings_in(result)[0], "cannot connect: .*distccd.py: No such file")
 
     def test_other_host_goes_on(self):
         """The job goes to the next host in the list; who waited for the same reason is silent."""

@@ -55,7 +55,9 @@ Three ways to call it:
     ln -s distcc.py ~/masquerade/gcc    as the compiler, when that directory leads PATH
 
 Environment:
-    DISTCC_HOSTS            volunteers: HOST[:PORT][/LIMIT] or [IPV6]:PORT/LIMIT, localhost
+    DISTCC_HOSTS            volunteers: HOST[:PORT][/LIMIT] or [IPV6]:PORT/LIMIT, localhost;
+                            [USER]@ before HOST: over ssh
+    DISTCC_SSH              the ssh command, with its first options
     DISTCC_VERBOSE          1: say everything; 0: not even the notice of each job
     DISTCC_LOG              file that takes distcc's own messages instead of stderr
     DISTCC_SAVE_TEMPS       1: keep working files
@@ -65,7 +67,6 @@ Environment:
     DISTCC_FALLBACK         0: fail with the reason's exit code instead of compiling here
     DISTCC_IO_TIMEOUT       seconds without a byte from a volunteer (300)
     DISTCC_BACKOFF_PERIOD   seconds that an unreachable volunteer is left alone (60)
-    DISTCC_DIRECTIVES_ONLY  0: expand macros here: half the bytes, less exact
 
 Files:
     $DISTCC_DIR/hosts ~/.distcc/hosts /etc/distcc/hosts    volunteers, if DISTCC_HOSTS is unset
@@ -202,7 +203,10 @@ def read_header(receive, token, most):
 #   alone, any number). A reference is a line "DIGEST MASK": of the page with that digest the
 #   entries whose bits are set in the hex number MASK, the lowest bit for the first.
 # A digest is BLAKE2b with 32 bytes, in lower-case hex.
+# By text between our own two: DIST 65 · PAGE entries (of the programs) · ARGC and the rest as in
+#   protocol 1, answered with DONE 65 and the rest; STAT 110 << 8 if a program there is another.
 FILES_VERSION = 64
+CHECKED_TEXT_VERSION = 65
 PAGE_ENTRIES = 64
 DIGEST_DIGITS = 64
 FLAG_DEFLATE, FLAG_TERMINAL = 1, 2
@@ -228,7 +232,7 @@ def digest_of(content):
 # so. The longest match decides. The kinds are:
 PLAIN = "plain"                  # code generation or warnings: goes to every compiler
 PREPROCESSOR = "preprocessor"    # has done its work when the source is preprocessed
-LINKER = "linker"                # without meaning for -c and -S
+LINKER = "linker"                # without meaning for -c and -S, even in gcc's specs
 SPECIAL = "special"              # decides what the job is: each side reads it with its own code
 ELSEWHERE = "elsewhere"          # reads or writes other files, or depends on where it runs
 UNKNOWN = "unknown"
@@ -278,16 +282,19 @@ OPTIONS_BY_KIND = {
     PREPROCESSOR: """-A* -D* -F* -I* -U* -C -CC -cxx-isystem* -c-isystem* -idirafter* -iframework*
         -imacros* -imultiarch* -imultilib* -include* -iprefix* -iquote* -isysroot* -isystem*
         -iwithprefix* -iwithprefixbefore* -nostdinc -nostdinc++ -nostdlibinc -nobuiltininc -remap
-        --sysroot* -finput-charset=*""",
-    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -s -r -N -n -t -rdynamic
-        -static -static-libgcc -static-libstdc++ -static-pie -shared -shared-libgcc -symbolic
-        -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs -nolibc -nostdlib++ -h
-        -rpath -framework -weak_framework -fuse-ld=*""",
-    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
+        --sysroot* -finput-charset=* -traditional-cpp""",
+    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -h -rpath -framework
+        -weak_framework -fuse-ld=*""",
+    PLAIN: """-s -r -N -n -t -rdynamic -static -static-libgcc -static-libstdc++ -static-pie -shared
+        -shared-libgcc -symbolic -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs
+        -nolibc -nostdlib++
+        -O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
     -pg
         --param* -target --target=* -stdlib=* -b -V -G* -trigraphs -Qunused-arguments
         -g -g0 -g1 -g2 -ggdb -ggdb0 -ggdb1 -ggdb2 -gdwarf* -gno-* -gstrict-dwarf -gz*
         -gcolumn-info -gline-tables-only -gmlt -gpubnames -ggnu-pubnames -grecord-gcc-switches
+        -g3 -ggdb3 -gstabs* -gctf* -gbtf* -glldb* -frecord-gcc-switches -frecord-command-line
+        -grecord-command-line -fdebug-macro -femit-struct-debug-* -fno-emit-struct-debug-*
         -gstatement-frontiers -gvariable-location-views* -ginline-points -gas-loc-support
         -gas-locview-support -ginternal-reset-location-views -gdescribe-dies -gtoggle
         -ffile-prefix-map=* -fdebug-prefix-map=* -fmacro-prefix-map=* -fcoverage-prefix-map=*
@@ -356,17 +363,13 @@ REASONS_ELSEWHERE = {
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
         -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
         --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
-    "its messages depend on the source itself": """-fanalyzer -Wmisleading-indentation
-        -Werror=misleading-indentation -fdiagnostics-absolute-paths
-        -fuse-line-directives -frewrite-*""",
+    "its messages depend on the source itself": """-Werror=misleading-indentation
+        -fdiagnostics-generate-patch -fdiagnostics-absolute-paths -fuse-line-directives
+        -frewrite-*""",
     "it depends on this machine's processor": "-march=native -mtune=native -mcpu=native",
-    "the object records the command or the macros": """-g3 -ggdb3 -gstabs* -gctf* -gbtf*
-        -frecord-gcc-switches -frecord-command-line -grecord-command-line -flto* -fcompare-debug*
-        -fdiagnostics-generate-patch -fdiagnostics-parseable-fixits -P -traditional-cpp
-        -traditional -fdebug-macro -ffat-lto-objects -fwhole-program -gcodeview* -glldb*
-        -gembed-source -gmodules -gsce
-        -fembed-bitcode* -femit-struct-debug-* -fno-emit-struct-debug-* -fdebug-cpp
-        -fno-debug-cpp -fno-working-directory -fcoverage-mapping -fopenacc* -fself-test*""",
+    "the object would be another": """-flto* -fcompare-debug* -P -traditional -ffat-lto-objects
+        -gcodeview* -gembed-source -gmodules -gsce -fembed-bitcode* -fdebug-cpp -fno-debug-cpp
+        -fno-working-directory -fcoverage-mapping -fself-test*""",
 }
 
 
@@ -512,8 +515,6 @@ DEFAULT_LIMIT = 4                       # slots of a volunteer that names no lim
 MOST_SLOTS = 1000
 MOST_HOSTS_BYTES = 1024 * 1024
 CONNECT_TIMEOUT_S = 4.0                 # for each address of a host
-ANNOUNCE_MS = 10                        # the preprocessor works meanwhile, and takes longer
-MOST_ANNOUNCED_BYTES = 16384            # a new connection takes them at once
 READ_AHEAD_BYTES = 64 * 1024            # of a reply: as a rule all of it
 IO_TIMEOUT_S = 300.0
 MOST_SECONDS = 1e6                      # in a setting: poll() takes 31 bits of milliseconds
@@ -526,10 +527,6 @@ LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs 
 MOST_WAITERS_COUNTED = 100
 TURN_S = 20.0                           # then a waiter looks for itself: the first may be stopped
 LOCAL_WAIT_S = 60.0                     # then a job runs here, slot or none
-TEXT_LOOKS = 4                          # at whether it is there, 0.1 ms apart
-TEXT_BLOCK_BYTES = 4096                 # what stdio, and so gcc, writes at a time
-TEXT_WINDOW_BYTES = 96 * 1024
-WINDOW_OVERLAP_BYTES = 8192             # holds a line marker with the longest path
 ENDING_SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
@@ -913,13 +910,14 @@ class Lister:
         return b"".join(self.entries.values())
 
 
-def paths_in_pages(pages):
-    """Return {digest: [path]} of the files that pages of entries name."""
+def paths_in_pages(files):
+    """Return {digest: [path]} of the files that a FileList or Inputs refers to: not all that its
+    pages name are part of the job."""
     paths = {}
-    for page in pages:
-        fields = page.split(b"\0")
-        for head, path in zip(fields[::2], fields[1::2]):
-            if head[:1] == b"f":
+    for page, mask in files.references:
+        fields = files.pages[page].split(b"\0")
+        for place, (head, path) in enumerate(zip(fields[::2], fields[1::2])):
+            if head[:1] == b"f" and mask >> place & 1:
                 paths.setdefault(head.split(b" ")[1], []).append(path)
     return paths
 
@@ -977,7 +975,28 @@ def scan_includes(text):
     for word in (b"include", b"import", b"embed", b"incbin", b"GCC dependency"):
         if word in text:
             scan_for(text, word, found)
+    scan_directives(text, found)
     return tuple(found)
+
+
+def scan_directives(text, found):
+    """Add to the dictionary `found` what conditions and line markers name: in a condition a macro
+    may stand for __has_include, and of the files of line markers messages show lines."""
+    at = text.find(b"#")
+    while at >= 0:
+        word = text[at + 1:at + 12].lstrip(b" \t")
+        if word.startswith((b"if", b"elif")):
+            end = text.find(b"\n", at)
+            line = text[at:end if end >= 0 else len(text)]
+            for opening in (b"(<", b'("'):
+                place = line.find(opening)
+                while place >= 0:
+                    add_name(line, place + 1, False, found)
+                    place = line.find(opening, place + 2)
+        elif word.startswith(b"line ") or word[:1].isdigit():
+            name = at + 1 if word[:1].isdigit() else text.find(b"line", at) + 4
+            add_assembled(text, name, found)
+        at = text.find(b"#", at + 1)
 
 
 def without_splices(text):
@@ -1074,7 +1093,8 @@ def word_at(text, at):
 def add_assembled(text, at, found):
     """Add the file that an assembler's directive names, perhaps inside a string of C."""
     start = text.find(QUOTED, at, at + 20)
-    if start < 0 or text[at:start].replace(b"\\t", b"").strip(b" \t\\"):
+    between = text[at:start].replace(b"\\t", b"")      # in a line marker its number
+    if start < 0 or between.strip(b" \t\\0123456789") or text[start + 1:start + 2] == b"<":
         return
     end = text.find(QUOTED, start + 1, start + 1 + MAX_PATH_BYTES)
     name = text[start + 1:end].rstrip(b"\\")
@@ -1506,7 +1526,7 @@ def masks_of(closure):
 
 # A chunk: magic, its offset in the file, then for each of its two parts length and CRC; the parts.
 # The magic changes with the layout of what is in there.
-CHUNK_MAGIC = b"dcchead1"
+CHUNK_MAGIC = b"dcchead2"
 CHUNK_HEADER_BYTES = 28
 
 
@@ -1946,7 +1966,7 @@ class Inputs:
     def paths_of(self, digest):
         """Return the paths of the files with a digest, () if there are none."""
         if self.paths is None:
-            self.paths = paths_in_pages(self.pages.values())
+            self.paths = paths_in_pages(self)
         return tuple(self.paths.get(digest, ()))
 
 
@@ -2375,46 +2395,18 @@ def check_job(job):
     check_dependencies(job)
 
 
+ASSEMBLER_LANGUAGES = ("assembler", "assembler-with-cpp")
+
+
 def check_language(job):
-    """Raise RunLocally for combinations whose result is known to come out otherwise."""
-    assembler = job.language in ("assembler", "assembler-with-cpp")
-    debugging = job.debug_option()
-    telling = next((word for word in job.here if word in RECORDED_WORDS
-                    or word.startswith(RECORDED_BEGINNINGS)), None)
-    if assembler and job.assembly:
-        raise RunLocally("-S of assembler source")
-    if debugging and (assembler or job.assembly or job.language in PREPROCESSED_LANGUAGES):
-        raise RunLocally("%s: the result notes the command or this directory" % debugging)
-    if debugging and job.language.startswith("objective"):
-        raise RunLocally("%s: gcc notes other options for preprocessed Objective-C" % debugging)
-    if debugging and telling:
-        raise RunLocally("%s: with -g the object records it" % telling)
-    if job.assembly and job.has_option("-fverbose-asm"):
-        raise RunLocally("-fverbose-asm: assembler text notes the command")
-    if job.is_clang:
-        check_clang(job, debugging)
-
-
-# Preprocessor options that gcc notes in DW_AT_producer, and only if it preprocesses itself.
-RECORDED_WORDS = ("-C", "-CC", "-remap")
-RECORDED_BEGINNINGS = ("-A", "-F", "-finput-charset=")
-# What clang -E plus compilation repeats exactly; the others note columns or read pragmas anew.
-CLANG_SANITIZERS = ("-fsanitize=address", "-fsanitize=memory", "-fsanitize=thread")
-
-
-def check_clang(job, debugging):
-    """Raise RunLocally where clang's objects are known to come out otherwise, measured with
-    clang 14: its preprocessed text keeps neither columns nor the directory."""
-    if debugging:
-        raise RunLocally("%s: clang notes this machine's directory and the source's checksum"
-                         % debugging)
-    if job.language.startswith("objective"):
-        raise RunLocally("Objective-C: clang makes another object of preprocessed text")
-    if job.wp_dependency is not None or "-C" in job.here or "-CC" in job.here:
+    """Raise RunLocally for combinations of which a volunteer is known to make something else."""
+    if job.language in ASSEMBLER_LANGUAGES:
+        if job.assembly:
+            raise RunLocally("-S of assembler source")
+        if job.debug_option():
+            raise RunLocally("%s: the assembler notes its source's name" % job.debug_option())
+    if job.is_clang and (job.wp_dependency is not None or "-C" in job.here or "-CC" in job.here):
         raise RunLocally("clang reads -Wp,-MD, -C and -CC otherwise when it preprocesses")
-    for word in job.there:
-        if word.startswith("-fsanitize") and word not in CLANG_SANITIZERS:
-            raise RunLocally("%s: clang notes columns" % word)
 
 
 def check_dependencies(job):
@@ -2454,8 +2446,10 @@ LOCAL_OPTIONS = {
     "it runs or loads other programs": """-fplugin* -fpass-plugin* -iplugindir* -plugin* -load*
         -specs* -wrapper -B* -ccc-* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir* -foffload*
         -Xopenmp-target* --offload* --cuda-* --config* -fuse-cuid*""",
-    "it gives names another meaning": "-ivfsoverlay* -working-directory* -fapinotes*",
-    "it may make several objects": "-arch -Xarch_*"}
+    "it gives names another meaning": """-ivfsoverlay* -working-directory* -fapinotes* -remap
+        --driver-mode* -ObjC*""",
+    "it may make several objects": "-arch -Xarch_*",
+    "it writes files of names that are not foreseen": "-fdump-ada-spec*"}
 LOCAL_INDEX = {word: reason for reason, words in LOCAL_OPTIONS.items() for word in words.split()}
 LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
 
@@ -2463,8 +2457,9 @@ LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
 SEARCH_OPTIONS = (
     "-I", "-iquote", "-isystem", "-idirafter", "-iprefix", "-iwithprefix", "-iwithprefixbefore",
     "-cxx-isystem", "-c-isystem", "-isysroot", "-iframework", "-imultilib", "-imultiarch", "-F",
-    "--sysroot", "-nostdinc", "-nobuiltininc", "-nostdlibinc", "-stdlib=", "-m", "-target",
-    "--target", "-resource-dir")
+    "--sysroot", "-nostdinc", "-nobuiltininc", "-nostdlibinc", "-stdlib", "-m", "-target",
+    "--target", "-resource-dir", "-i")
+NO_SEARCH_OPTIONS = ("-mtune", "-include", "-imacros", "-integrated-as")
 HEADER_SUFFIXES = {".h": "c-header", ".hh": "c++-header", ".H": "c++-header",
                    ".hp": "c++-header", ".hxx": "c++-header", ".hpp": "c++-header",
                    ".HPP": "c++-header", ".h++": "c++-header", ".tcc": "c++-header"}
@@ -2482,8 +2477,8 @@ class Command:
     or None; assembly: whether -S rather than -c; search_words: the options that make up the
     include path; definitions: the arguments of -D; included: those of -include and -imacros;
     values: words, and parts of words, that may name a file; dump_directory: what -dumpdir puts
-    before the names of dumps, or None; dump_bases: [how they go on]; dependency_file: what -MF
-    names;
+    before the names of dumps, or None; dump_bases: [how they go on]; prototypes: what -aux-info
+    names; dependency_file: what -MF names;
     wants_dependencies: whether -MD or -MMD is given."""
 
     def __init__(self, argv):
@@ -2494,7 +2489,7 @@ class Command:
         self.language = None            # of -x, for the sources that follow
         self.modes = set()
         self.search_words, self.definitions, self.included, self.values = [], [], [], []
-        self.dump_directory, self.dump_bases = None, []
+        self.dump_directory, self.dump_bases, self.prototypes = None, [], None
         self.preprocessor_words = []    # what is left without -c, outputs and dependency files
         self.dependency_file, self.wants_dependencies = None, False
         self.passed = None              # the last argument of -Xclang
@@ -2527,7 +2522,7 @@ class Command:
         if self.output:
             made = [self.output]
         else:
-            made = [name + ".gch" if language in HEADER_LANGUAGES else
+            made = [name + ".gch" if language in HEADER_LANGUAGES and not self.assembly else
                     without_suffix(name.rpartition("/")[2]) + ending
                     for name, language in self.sources]
         if self.dependency_file:
@@ -2599,21 +2594,32 @@ def read_word(command, word, words):
             raise RunLocally("%s lacks its argument" % word)
         command.values.append(argument)
         note_parts(command, argument)
-        reason = why_local_option(argument) if option[:2] == "-X" else None
+        reason = why_local_option(argument) if option == "-Xclang" else None
         if reason:
             raise RunLocally("%s %s: %s" % (word, argument, reason))
     elif option[:4] in ("-Wa,", "-Wp,"):
         for part in option[4:].split(","):
             note_parts(command, part)
+            if part[:2] == "-D":
+                command.definitions.append(part[2:])
     else:
         note_parts(command, word)
     note_meaning(command, option, argument)
     taken = [word, argument] if separate else [word]
-    if option.startswith(SEARCH_OPTIONS) and option[:6] != "-mtune":
+    if leads_to_headers(option, argument or ""):
         command.search_words += taken
     if option[:2] not in ("-c", "-S", "-o", "-x", "-M") and option[:6] != "-Wp,-M" \
             and not (argument or "").startswith("-emit"):
         command.preprocessor_words += taken
+
+
+def leads_to_headers(option, argument):
+    """Tell whether an option may have a say in where headers are looked for."""
+    if option in ("-Xclang", "-Xpreprocessor"):
+        return not argument.startswith(("-emit", "-M"))
+    if option[:4] == "-Wp,":
+        return ",-M" not in option
+    return option.startswith(SEARCH_OPTIONS) and not option.startswith(NO_SEARCH_OPTIONS)
 
 
 def note_parts(command, word):
@@ -2648,6 +2654,8 @@ def note_meaning(command, option, argument):
         if command.passed == "-include":
             command.included.append(argument)
         command.passed = argument
+    elif option == "-aux-info":
+        command.prototypes = argument
     elif option == "-dumpdir":
         command.dump_directory = argument
     elif option == "-dumpbase":
@@ -2657,7 +2665,7 @@ def note_meaning(command, option, argument):
     elif option[:3] == "-MF":
         command.dependency_file = argument if argument is not None else option[3:]
     elif option[:5] == "-Wp,-" and option[4:8] in ("-MD,", "-MMD"):
-        command.dependency_file = option.rpartition(",")[2]
+        command.dependency_file = option.split(",")[2] if option.count(",") > 1 else None
 
 
 # -------------------------------------------------------------------------------------------
@@ -2670,6 +2678,7 @@ COMPILERS_PROPER = {"c": "cc1", "c++": "cc1plus", "objective-c": "cc1obj",
                     "objective-c++": "cc1objplus", "assembler-with-cpp": "cc1"}
 OTHER_PROGRAMS = ("as", "objcopy")
 # What loader, C library and clang read of the system, where it is there.
+ZONE_DIRECTORY = "/usr/share/zoneinfo"  # for __TIMESTAMP__
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
                 "/etc/debian_version", "/etc/redhat-release", "/etc/SuSE-release",
                 "/usr/share/locale/locale.alias")
@@ -2703,13 +2712,14 @@ class FileList:
 
     def paths_of(self, digest):
         """Return the paths of the files with a digest, () if there are none."""
-        return paths_in_pages(self.pages.values()).get(digest, ())
+        return paths_in_pages(self).get(digest, ())
 
     def is_as_it_was(self):
         """Tell whether all files and links are still what was listed."""
         try:
             for path, check in self.checks:
                 now = posix.readlink(path) if isinstance(check, bytes) \
+                    else time_of_change(path) if isinstance(check, int) \
                     else signature_of(posix.lstat(path))
                 if now != check:
                     return False
@@ -2718,8 +2728,17 @@ class FileList:
         return True
 
 
-def list_of(lister, about):
-    """Return the FileList of what a Lister has collected."""
+def time_of_change(path):
+    """Return when a directory or file was last changed, in ns; 0 if it is not there."""
+    try:
+        return posix.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def list_of(lister, about, places=()):
+    """Return the FileList of what a Lister has collected; places: directories in which nothing
+    must appear, and files that must not."""
     entries = list(lister.entries.values())
     pages = [b"".join(entries[at:at + PAGE_ENTRIES])
              for at in range(0, len(entries), PAGE_ENTRIES)]
@@ -2729,6 +2748,7 @@ def list_of(lister, about):
             checks.append((path, posix.readlink(path)))
         elif entry[:1] == b"f":
             checks.append((path, settled_signature(posix.lstat(path))))
+    checks += [(path, time_of_change(path)) for path in map(fsencode, places)]
     return FileList(pages, checks, about)
 
 
@@ -2793,11 +2813,11 @@ def find_toolchain(command, path, environment, directory):
     directory: where such lists are remembered. Raises OSError."""
     languages = sorted({base_language(language) for _, language in command.sources})
     targets = [word for word in command.search_words if word[:8] in ("-target", "--target")]
-    charsets = any(word.startswith(CHARSET_OPTIONS) for word in command.words)
+    charsets = any(option in word for word in command.words for option in CHARSET_OPTIONS)
     # The driver looks for these in PATH, where another may come first now.
     others = [find_program(name, environment.get("PATH", DEFAULT_PATH)) for name in OTHER_PROGRAMS]
     key = (path, languages, targets, charsets, others,
-           [environment.get(name) for name in LOCALE_VARIABLES])
+           [environment.get(name) for name in LOCALE_VARIABLES + ("TZ",)])
     memory = "%s/toolchain-%s" % (directory, digest_of(fsencode(repr(key)))[:32].decode())
     known = recall(memory)
     if known:
@@ -2811,7 +2831,7 @@ def find_toolchain(command, path, environment, directory):
     listing.add_locale()
     if charsets:
         listing.add_charsets()
-    toolchain = list_of(listing.lister, listing.family)
+    toolchain = list_of(listing.lister, listing.family, listing.places)
     remember(memory, (list(toolchain.pages.values()), toolchain.checks, toolchain.about))
     return toolchain
 
@@ -2836,7 +2856,8 @@ class ToolchainListing:
     def __init__(self, path, targets, environment):
         """path: of the driver; targets: its options that choose a target."""
         self.path, self.targets, self.environment = path, targets, environment
-        self.lister = Lister(fsencode(posix.getcwd()))
+        self.lister = Lister(b"/")
+        self.places = []                # paths where more may appear
         self.family = "gcc"
 
     def ask(self, *words):
@@ -2863,6 +2884,7 @@ class ToolchainListing:
             program = find_program(found, search_path) if found else None
             if program:
                 self.add_program(program)
+                self.places.append(program.rpartition("/")[0] if "/lib" in program else program)
         specs = self.ask("-print-file-name=specs").strip()
         if "/" in specs:
             self.add_if_there(specs)
@@ -2872,7 +2894,9 @@ class ToolchainListing:
             self.add_of_clang(about)
 
     def add_program(self, path):
-        """Add a program and its libraries."""
+        """Add a program and its libraries. Raises NotByFiles if it is a script."""
+        if not begins_with(path, b"\x7fELF"):
+            raise NotByFiles("%s is a script" % path)
         self.lister.add(fsencode(path), b"x")
         for library in self.libraries_of(path):
             self.lister.add(fsencode(library), b"l")
@@ -2885,6 +2909,8 @@ class ToolchainListing:
         mark = "Found candidate GCC installation: "
         for line in about.splitlines():
             if line.startswith(mark):
+                directory = line[len(mark):].rpartition("/")[0]
+                self.places += [directory, directory.rpartition("/")[0]]
                 for subdirectory in ("", "/32", "/x32", "/64"):
                     self.add_presence(line[len(mark):] + subdirectory + "/crtbegin.o")
         lists = self.ask("-print-resource-dir").strip() + "/share"
@@ -2903,8 +2929,11 @@ class ToolchainListing:
 
     def add_system(self):
         """Add what the loader and the C library look at."""
-        for path in SYSTEM_FILES:
+        zone = (self.environment.get("TZ") or "/etc/localtime").lstrip(":")
+        zone = zone if zone[:1] == "/" else "%s/%s" % (ZONE_DIRECTORY, zone)
+        for path in SYSTEM_FILES + (zone,):
             self.add_if_there(path)
+            self.places += [] if mode_at(path) else [path]
 
     def add_locale(self):
         """Add what decides on quotation marks and on the language of messages."""
@@ -2912,6 +2941,7 @@ class ToolchainListing:
         names = {name for value in values for name in value.split(":")} - {"", "C", "POSIX"}
         for name in sorted(names):
             for variant in locale_variants(name):
+                self.places += LOCALE_DIRECTORIES
                 for directory in LOCALE_DIRECTORIES:
                     self.add_locale_directory("%s/%s" % (directory, variant))
         archive = "/usr/lib/locale/locale-archive"
@@ -2960,6 +2990,8 @@ def resolve_native(command, path, is_clang, environment):
     that have it make the same of them on any machine, else None. Raises NotByFiles, OSError."""
     chosen = [word for word in command.words if word[:7] in ("-march=", "-mtune=")
               or word[:6] == "-mcpu="]
+    if is_clang and posix.uname().machine in ("x86_64", "i686", "i586", "i386"):
+        chosen = [word for word in chosen if word[:6] != "-mcpu="]      # of which clang complains
     if not any(word in MACHINE_WORDS for word in chosen):
         return command.argv, None
     status = posix.stat(path)
@@ -3044,25 +3076,36 @@ class Driver:
 
 class Host:
     """A volunteer, or this machine when `in_place`: name, port, limit (slots), position in
-    the list, and key, which names its files in the lock directory."""
+    the list, and key, which names its files in the lock directory.
 
-    __slots__ = ("name", "port", "limit", "in_place", "position", "key")
+    by_ssh: whether it is reached by ssh, as `user` ("" for whom ssh takes by itself); then port
+    may be SSH_PORT, which leaves that to ssh as well."""
 
-    def __init__(self, name, port, limit, position):
-        """name: host name or address without brackets; port and limit: numbers in range."""
+    __slots__ = ("name", "port", "limit", "in_place", "position", "key", "by_ssh", "user")
+
+    def __init__(self, name, port, limit, position, user=None):
+        """name: host name or address without brackets; port and limit: numbers in range; user:
+        None for a host that is not reached by ssh."""
         self.name, self.port, self.limit, self.position = name, port, limit, position
-        self.in_place = name == "localhost"
+        self.by_ssh, self.user = user is not None, user or ""
+        self.in_place = name == "localhost" and not self.by_ssh
         safe = name if name.replace(".", "").replace("-", "").isalnum() else "".join(
             char if char.isalnum() or char in ".-" else "%%%02x" % ord(char) for char in name)
         self.key = safe if self.in_place else "%s_%d" % (safe, port)
+        if self.by_ssh:
+            self.key = "%s@%s" % (self.user, self.key)
 
     def __str__(self):
         """Return the name for messages, with the port where it is not the usual one."""
-        return self.name if self.port == DEFAULT_PORT else self.address()
+        return self.name if self.port == DEFAULT_PORT and not self.by_ssh else self.address()
 
     def address(self):
-        """Return HOST:PORT, an IPv6 address in brackets."""
-        return ("[%s]:%d" if ":" in self.name else "%s:%d") % (self.name, self.port)
+        """Return HOST:PORT, an IPv6 address in brackets; USER@ before it and perhaps no port for
+        a host over ssh."""
+        name = "[%s]" % self.name if ":" in self.name else self.name
+        if not self.by_ssh:
+            return "%s:%d" % (name, self.port)
+        return "%s@%s" % (self.user, name) + (":%d" % self.port if self.port else "")
 
 
 def parse_number(text, least, most, what):
@@ -3074,8 +3117,12 @@ def parse_number(text, least, most, what):
 
 def parse_host(word, position):
     """Return the Host that one word of a host list names: HOST[:PORT][/LIMIT], where HOST is
-    a name, an IPv4 address or an [IPv6 address]. Raises ValueError with the reason."""
+    a name, an IPv4 address or an [IPv6 address]; [USER]@ before it asks for ssh. Raises
+    ValueError with the reason."""
     address, slash, limit_text = word.partition("/")
+    user, by_ssh, address = address.rpartition("@")
+    if by_ssh:
+        check_user_name(user)
     if address[:1] == "[":
         name, bracket, rest = address[1:].partition("]")
         if not bracket or rest[:1] not in ("", ":") or ":" not in name:
@@ -3086,14 +3133,27 @@ def parse_host(word, position):
         if ":" in port_text:
             raise ValueError("an IPv6 address needs brackets")
     check_host_name(name)
-    in_place = name == "localhost"
+    in_place = name == "localhost" and not by_ssh
     if in_place and colon:
         raise ValueError("localhost runs in place and has no port; 127.0.0.1 uses its daemon")
-    port = parse_number(port_text, 1, 65535, "port") if colon else DEFAULT_PORT
+    usual_port = SSH_PORT if by_ssh else DEFAULT_PORT
+    port = parse_number(port_text, 1, 65535, "port") if colon else usual_port
     limit = processor_count() if in_place else DEFAULT_LIMIT
     if slash:
         limit = parse_number(limit_text, 1, MOST_SLOTS, "limit")
-    return Host(name, port, limit, position)
+    return Host(name, port, limit, position, user if by_ssh else None)
+
+
+SSH_PORT = 0                            # the one that ssh and its configuration take
+MOST_USER_CHARACTERS = 64
+
+
+def check_user_name(user):
+    """Raise ValueError unless user is "", or has the characters of a user's name: none that ssh
+    could take for an option, or a shell for more than a word."""
+    if user and (len(user) > MOST_USER_CHARACTERS or user[0] == "-" or not user.isascii()
+                 or not user.translate({ord(char): None for char in ".-_+"}).isalnum()):
+        raise ValueError("not a user's name before @")
 
 
 def check_host_name(name):
@@ -3168,8 +3228,8 @@ def read_host_list(environment):
 #   - Two more kinds of file: backoff-HOST, whose time of change is when the host was found
 #     unreachable, and `speeds`, what each host has been seen to do. Both may vanish any time.
 #
-# private_directory work_directory lock_directory open_plain try_lock Pool read_speeds
-# write_speed slow_classes own_pool
+# private_directory work_directory lock_directory open_plain try_lock tunnel_path Pool
+# read_speeds write_speed slow_classes own_pool
 # -------------------------------------------------------------------------------------------
 
 def private_directory(path, shared):
@@ -3255,6 +3315,35 @@ def try_lock(path, mode=posix.O_RDONLY):
     return descriptor
 
 
+MOST_TUNNEL_DIRECTORY = 55              # bytes: a UNIX socket's path has at most 107, and ssh
+                                        # binds to one that is 17 longer first
+# Beside letters and digits: ssh gives a meaning to others.
+PLAIN_PATH_CHARACTERS = {ord(char): None for char in "/._-"}
+
+
+def tunnel_path(host, suffix, about=""):
+    """Return the path of a file of the way to a host over ssh, in the private directory of working
+    files, or below /tmp where that is too long. about: what else its name depends on. Raises
+    OSError."""
+    directory = work_directory({"TMPDIR": setting("TMPDIR")})
+    if len(fsencode(directory)) > MOST_TUNNEL_DIRECTORY or not directory.isascii() \
+            or not directory.translate(PLAIN_PATH_CHARACTERS).isalnum():
+        directory = work_directory({})
+    identity = "\0".join((setting("DISTCC_SSH") or "", host.key, about))
+    return "%s/ssh-%s%s" % (directory, digest_of(fsencode(identity))[:16].decode(), suffix)
+
+
+def is_being_prepared(host):
+    """Tell whether a job makes the way to a host over ssh, or sends a compiler there."""
+    try:
+        descriptor = try_lock(tunnel_path(host, ".lock"), posix.O_RDWR)
+    except OSError:
+        return False
+    if descriptor is not None:
+        posix.close(descriptor)
+    return descriptor is None
+
+
 def on_alarm(signal_number, frame):
     """Signal handler: end a bounded wait."""
     raise WaitedLongEnough
@@ -3264,8 +3353,7 @@ class Pool:
     """The slots of some hosts, and the queue before them.
 
     directory: of the locks; hosts: [Host]; queue: the turnstile's name; poll_s: how often its
-    holder looks; speeds: as read_speeds gives them; slow: {host key: its slowness class};
-    first: the turnstile of a queue that goes before this one, or None."""
+    holder looks; speeds: as read_speeds gives them; slow: {host key: its slowness class}."""
 
     def __init__(self, directory, hosts, queue, poll_s, speeds=None, backoff_s=0.0, work=""):
         """See the class; backoff_s: how long an unreachable host is left alone, in seconds; work:
@@ -3276,7 +3364,6 @@ class Pool:
         self.speeds = speeds or {}
         self.slow = slow_classes(self.speeds, hosts)
         self.backoff_s = backoff_s
-        self.first = None
 
     def slot_path(self, host, number):
         """Return the path of a host's slot file."""
@@ -3331,18 +3418,12 @@ class Pool:
     def slots_in_order(self):
         """Yield (rank, host, number): the slots in the order in which they fill.
 
-        rank is (slowness, number / limit). Sorted a quarter of the limits at a time: with a
-        slot free, the first few decide, and 200 hosts cost 0.1 ms instead of 0.5."""
-        slowness = [self.slow.get(host.key, 0) for host in self.hosts]
-        for slow in sorted(set(slowness)):
-            members = [host for host, its in zip(self.hosts, slowness) if its == slow]
-            for quarter in range(4):
-                batch = [(number / host.limit, host.position, host, number) for host in members
-                         for number in range(-(-host.limit * quarter // 4),
-                                             -(-host.limit * (quarter + 1) // 4))]
-                batch.sort()
-                for level, position, host, number in batch:
-                    yield (slow, level), host, number
+        rank is (slowness, number / limit)."""
+        slots = [((self.slow.get(host.key, 0), number / host.limit), host.position, number, host)
+                 for host in self.hosts for number in range(host.limit)]
+        slots.sort()
+        for rank, position, number, host in slots:
+            yield rank, host, number
 
     def count_running(self, host, known_free):
         """Return how many of the host's slots others hold; `known_free` is one that we hold."""
@@ -3357,13 +3438,24 @@ class Pool:
         return running
 
     def choose(self):
-        """Return (host, descriptor) of the best free slot, None if all are taken.
+        """Return (host, descriptor) of the best free slot, None if all are taken. A host over ssh
+        that is being prepared (see Tunnel) is passed over while another one is free."""
+        unready = []
+        while True:
+            place = self.choose_without(unready)
+            if not place or not place[0].by_ssh or not is_being_prepared(place[0]):
+                return place or (unready and self.choose_without(())) or None
+            posix.close(place[1])
+            unready.append(place[0])
+
+    def choose_without(self, unready):
+        """Return what choose() does, none of these hosts.
 
         Slots are tried in the order of their fill, so number / limit is the least that a
         host's running / limit can be; a free slot is final once no later one can beat it.
         Where there is but one host, it need not be known how many run there."""
         best = None
-        asleep = {}
+        asleep = dict.fromkeys(unready, True)
         for rank, host, number in self.slots_in_order():
             if best and rank >= best[0]:
                 break
@@ -3397,16 +3489,9 @@ class Pool:
         else:
             return None
         try:
-            return None if self.others_go_first() else self.choose()
+            return self.choose()
         finally:
             posix.close(turn)
-
-    def others_go_first(self):
-        """Tell whether somebody waits in the queue that goes before this one."""
-        turn = try_lock(self.first) if self.first else None
-        if turn is not None:
-            posix.close(turn)
-        return self.first is not None and turn is None
 
     def wait(self, size=0, most_s=float("inf")):
         """Return (host, descriptor) as soon as our turn has come and a slot is free; None when
@@ -3420,8 +3505,7 @@ class Pool:
             while True:
                 self.take_turn(turn, min(TURN_S, come + most_s - started))
                 started = time.monotonic()
-                patient = started - come < TURN_S
-                place = None if patient and self.others_go_first() else self.choose()
+                place = self.choose()
                 if place and self.had_better_wait(place[0], size, started - come):
                     posix.close(place[1])
                 elif place or all(map(self.is_backed_off, self.hosts)):
@@ -3556,7 +3640,8 @@ def about_path(directory, host):
 
 def read_about(directory, host):
     """Return (way, places): "files" or "text", None where it is not known or was found long ago;
-    and how many places the host has, as text, "" where that is not known."""
+    and how many places the host has, as text, "" where that is not known: only a daemon of ours
+    tells."""
     import time
     path = about_path(directory, host)
     way, _, places = read_beginning(path)[:64].decode("ascii", "replace").strip().partition(" ")
@@ -3588,22 +3673,17 @@ def slow_classes(speeds, hosts):
 
 
 def own_pool(directory, hosts, work):
-    """Return one of the pools on this machine. work: "localhost" for compiles and links;
-    "preprocess" for preprocessors whose job has a slot on a volunteer; "preprocess-later" for
-    those whose job has none yet, which go after them."""
+    """Return one of the pools on this machine. work: "localhost" for compiles and links,
+    "preprocess" for preprocessors."""
     limit = next((host.limit for host in hosts if host.in_place), processor_count())
     host = Host("localhost", DEFAULT_PORT, limit, 0)
-    host.key = work.partition("-")[0]
-    pool = Pool(directory, [host], "queue-" + work, LOCAL_POLL_S)
-    if work == "preprocess-later":
-        pool.first = directory + "/queue-preprocess"
-    return pool
+    host.key = work
+    return Pool(directory, [host], "queue-" + work, LOCAL_POLL_S)
 
 
 # -------------------------------------------------------------------------------------------
-# Preprocess: the half of the compile that stays here
-# find_program start_environment spawn work_file wants_directives_only Preprocessor and what it
-# looks for in sources
+# Preprocess: the half of the compile that stays here, by text
+# find_program start_environment spawn work_file preprocess Text
 # -------------------------------------------------------------------------------------------
 
 # With one of these set, the compiler does more than its command line says.
@@ -3613,27 +3693,10 @@ TELLING_VARIABLES = (
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
     "AS_SECURE_LOG_FILE", "MACOSX_DEPLOYMENT_TARGET", "IPHONEOS_DEPLOYMENT_TARGET")
 
-# Macros that mean another thing on the volunteer: its clock, its file's name (which gcc takes
-# for empty in preprocessed source).
-NAMES_EXPANDED_HERE = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__", b"__BASE_FILE__")
-# Where they or these stand, macros are expanded here: gcc 12 with -fdirectives-only leaves such
-# pragmas out of the text, or obeys them before the macros that they are about.
-MACRO_SENSITIVE_WORDS = NAMES_EXPANDED_HERE + (
-    b"pragma message", b"redefine_extname", b"pop_macro", b"poison", b'system_header"',
-    b'system_header\\"')
-# No source has any of what is looked for without one of these, #pragma and _Pragma among them.
-TELLING_WORDS = (b"ragma", b".inc", b"__DATE__", b"__TIME", b"__BASE_FILE__")
-# What gcc 12 -E defines does not follow #pragma GCC optimize; these names would tell.
-NAMES_OF_OPTIMIZATION = (b"include <", b'include "', b"__OPTIMIZE", b"__NO_INLINE__", b"_MATH_")
-# The system's and the compiler's own headers have none of these where it matters.
-TRUSTED_NAMES = (b"<", b"/usr/lib/gcc/", b"/usr/include/c++/", b"/usr/include/bits/",
-                 b"/usr/include/sys/", b"/usr/include/linux/", b"/usr/include/asm",
-                 b"/usr/include/gnu/", b"/usr/include/x86_64-linux-gnu/",
-                 b"/usr/include/aarch64-linux-gnu/")
-BLANKS = b" \t\r\n\v\f\0"
-ENDS_BEFORE_WORD = BLANKS + b"#:=/"
-MAX_HEADER_BYTES = 4 * 1024 * 1024
-USUAL_HEADER_BYTES = 64 * 1024          # fewer are read in one call
+MAX_BEGINNING_BYTES = 4 * 1024 * 1024   # of a file that is looked into
+USUAL_BEGINNING_BYTES = 64 * 1024       # fewer are read in one call
+TEXT_WINDOW_BYTES = 96 * 1024
+WINDOW_OVERLAP_BYTES = 8192
 
 
 def find_program(name, search_path):
@@ -3719,348 +3782,151 @@ def work_file(environment, suffix):
     return descriptor
 
 
-# Standards under which -pedantic complains of macros in system headers once the line markers
-# no longer excuse them: c89 c90 c++98 c++03 iso9899:199409, and all gnu ones.
-OLD_STANDARDS = ("89", "90", "98", "03", "09")
-
-
-def wants_directives_only(job, environment):
-    """Tell whether macros may be left to the volunteer, which is cheaper and more exact: gcc
-    alone can, and some warnings need the expanded text or the macros of both sides."""
-    strict = job.has_option("-pedantic", "-Wpedantic", "--pedantic")
-    modern = any(word.startswith(("-std=c", "-std=iso")) and word[-2:] not in OLD_STANDARDS
-                 for word in job.there)
-    return (not job.is_clang
-            and job.language != "assembler-with-cpp" and (modern or not strict)
-            and not job.has_option("-Wunused-macros", "-fopenmp")
-            and environment.get("DISTCC_DIRECTIVES_ONLY") != "0")
-
-
 DEPENDENCY_VARIABLES = ("DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES")
 
 
-class Preprocessor:
-    """The preprocessor's run for one job, and the source that it makes.
+class Text:
+    """What preprocessing one source has given; nothing of it changes.
 
-    text, size: the file of the preprocessed text and its bytes; used: whether a run has written
-    to it; begun: whether it is of a run with the present command; child: the process id of a run
-    that has not been seen to end; messages, reader: what that says on stderr, and our end of the
-    pipe. rule: the text of the dependency rule; rule_place: (file, mode) that it belongs into, or
-    None; variable: that which asks for it, or None; names_all: whether it names all files read;
-    rule_end, rule_reader: where the run writes it, and we read it, see open_rule.
-    directives_only: whether macros are still to be expanded; inexact: see note_inexact; plain:
-    whether a glance at the source has found nothing that wants a closer look; looked_at: whether
-    reads_the_same() has been asked."""
+    file, size: the descriptor of the text, and its bytes; messages: what the preprocessor wrote to
+    stderr; rule: the dependency rule that the user wants, b"" if none; rule_place: (name, mode) of
+    the file that it belongs into, as write_in_place takes them, or None; argv: the command for the
+    volunteer."""
 
-    def __init__(self, job, path, environment, colour):
-        """path: the compiler's file; colour: options that decide on it. Raises OSError."""
-        self.job, self.path, self.environment, self.colour = job, path, environment, colour
-        self.messages = self.rule = b""
-        self.size = 0
-        self.child = self.rule_place = self.variable = None
-        self.begun = self.used = self.plain = self.looked_at = False
-        self.names_all = self.directives_only = self.inexact = False
-        if job.language in PREPROCESSED_LANGUAGES:
-            self.text = open_preprocessed(job, environment)
-            return
-        self.directives_only = wants_directives_only(job, environment)
-        self.note_inexact()
-        self.text = work_file(environment, ".i")
-        self.is_script = begins_with(path, b"#!")
-        self.rule_end = "N"             # as explain() shows it, before there is one
-        self.place_rule()
+    def __init__(self, file, messages, rule, rule_place, argv):
+        """See the class."""
+        self.file, self.size = file, posix.fstat(file).st_size
+        self.messages, self.rule, self.rule_place, self.argv = messages, rule, rule_place, argv
 
-    def place_rule(self):
-        """Find out where the user wants a dependency rule; where nobody wants one, have one made
-        that names all files read, if that is no trouble."""
-        job = self.job
-        self.names_all = job.dependency_option == "-MD"
-        if job.dependency_option:
-            self.rule_place = job.dependency_file, posix.O_TRUNC
-        elif job.wp_dependency is not None:
-            self.rule_place = job.here[job.wp_dependency], posix.O_TRUNC
-        elif not job.is_clang:
-            self.variable = next((variable for variable in DEPENDENCY_VARIABLES
-                                  if self.environment.get(variable)), None)  # as gcc ranks them
-            if self.variable:
-                name = self.environment[self.variable].partition(" ")[0]
-                self.rule_place = name, posix.O_APPEND
-            else:
-                self.names_all = posix.access("/dev/fd/%d" % self.text, posix.F_OK) and not (
-                    job.language == "assembler-with-cpp"
-                    or any(name in self.environment for name in DEPENDENCY_VARIABLES)
-                    or any(word[:2] == "-M" for word in job.here))
 
-    def note_inexact(self):
-        """Note in `inexact` whether macros are expanded here, though the user did not ask for
-        that: columns move then, and gcc sees code where there was a macro.
+def preprocess(job, path, environment):
+    """Return the Text of a Job's source, as plain -E gives it. path: the compiler's file.
 
-        Raises RunLocally where columns are in the object."""
-        job = self.job
-        self.inexact = not (self.directives_only or "ass" == job.language[:3] or job.is_clang
-                            or self.environment.get("DISTCC_DIRECTIVES_ONLY") == "0")
-        if self.inexact and (job.debug_option() or job.has_option("-fsanitize")):
-            raise RunLocally("macros are expanded, and the object notes columns")
+    Raises RunLocally where the compiler had better be run here, for it shall say itself why it
+    fails; HostFailed when TMPDIR is full; OSError."""
+    check_compiler(path)
+    colour = colour_options(job, environment)
+    argv = remote_command(job, colour, environment)
+    if job.language in PREPROCESSED_LANGUAGES:
+        text = Text(open_preprocessed(job, environment), b"", b"", None, argv)
+    else:
+        check_precompiled(job)
+        file = work_file(environment, ".i")
+        rule_place, variable = find_rule_place(job, environment)
+        rule_file = None if rule_place is None else work_file(environment, ".d")
+        command = preprocessor_command(job, colour, rule_file)
+        messages = run_preprocessor(job, path, command, file, rule_file,
+                                    with_rule_in(environment, variable, rule_file))
+        rule = b"" if rule_file is None else b"".join(content_of(rule_file))
+        text = Text(file, messages, rule, rule_place, argv)
+    if text.size > MAX_SOURCE_BYTES:
+        raise RunLocally("the preprocessed source has %d bytes" % text.size)
+    check_text(job, text)
+    return text
 
-    def write_rule(self):
-        """Write the dependency file, if there is to be one. Raises OSError."""
-        if self.rule_place:
-            name, mode = self.rule_place
-            write_in_place(name, mode, [self.rule])
 
-    def command(self):
-        """Return the argv of the run."""
-        job = self.job
-        options = list(job.here)
-        rule_end = "/dev/fd/%s" % self.rule_end
-        if job.wp_dependency is not None:
-            options[job.wp_dependency] = rule_end
-        elif job.dependency_option:
-            options += [job.dependency_option, "-MF", rule_end]
-            if not job.dependency_target:
-                options += ["-MQ", job.output if job.output_named
-                            else job.output.rpartition(".")[0] + ".o"]
-        elif self.names_all:
-            options += ["-MD", "-MF", rule_end]
-        if self.directives_only:
-            options.append("-fdirectives-only")
-        if job.given_language:
-            options += ["-x", job.given_language]
-        return [job.compiler, "-E"] + self.colour + options + [job.source]
+def check_compiler(path):
+    """Raise RunLocally for a script in a compiler's place: it may add options, of which a
+    volunteer would know nothing."""
+    if begins_with(path, b"#!"):
+        raise RunLocally("%s is a script" % path)
 
-    def remote_command(self):
-        """Return the argv for the volunteer."""
-        return remote_command(self.job, self.colour, self.directives_only)
 
-    def start(self):
-        """Start the run, unless the source needs none. Raises OSError."""
-        self.begun = True
-        if self.job.language in PREPROCESSED_LANGUAGES:
-            return
-        if self.used:           # not before the first run: ext4 takes a file that is emptied for
-            posix.ftruncate(self.text, 0)       # a valuable one, and writes it to the disk
-            posix.lseek(self.text, 0, 0)
-        self.used, self.looked_at = True, False
-        self.messages, self.rule = bytearray(), bytearray()
-        self.reader, writer = posix.pipe()
-        self.open_rule()
-        environment = self.environment
-        if self.variable:
-            name, blank, target = environment[self.variable].partition(" ")
-            environment = dict(environment)
-            environment[self.variable] = "/dev/fd/%d%s%s" % (self.rule_end, blank, target)
+def check_precompiled(job):
+    """Raise RunLocally where clang would load a precompiled header instead of the one that is
+    named, and leave that out of the text."""
+    words = iter(job.here if job.is_clang else ())
+    for word in words:
+        if word in ("-include", "--include"):
+            header = next(words, "")
+            if any(mode_at(header + suffix) for suffix in (".pch", ".gch")):
+                raise RunLocally("%s is precompiled" % header)
+
+
+def find_rule_place(job, environment):
+    """Return ((name, mode), variable): the file that a dependency rule of the job belongs into,
+    as write_in_place takes it, and the variable that asks for the rule; each of them or None."""
+    if job.dependency_option:
+        return (job.dependency_file, posix.O_TRUNC), None
+    if job.wp_dependency is not None:
+        return (job.here[job.wp_dependency], posix.O_TRUNC), None
+    for variable in () if job.is_clang else DEPENDENCY_VARIABLES:       # as gcc ranks them
+        name = environment.get(variable, "").partition(" ")[0]
+        if environment.get(variable):
+            return (name, posix.O_APPEND), variable
+    return None, None
+
+
+def preprocessor_command(job, colour, rule_file):
+    """Return the argv of the preprocessor. rule_file: descriptor of the file for the dependency
+    rule, or None."""
+    options = list(job.here)
+    if job.wp_dependency is not None:
+        options[job.wp_dependency] = "/dev/fd/%s" % rule_file
+    elif job.dependency_option:
+        options += [job.dependency_option, "-MF", "/dev/fd/%s" % rule_file]
+        if not job.dependency_target:
+            options += ["-MQ", job.output if job.output_named
+                        else job.output.rpartition(".")[0] + ".o"]
+    if job.given_language:
+        options += ["-x", job.given_language]
+    return [job.compiler, "-E"] + colour + options + [job.source]
+
+
+def with_rule_in(environment, variable, rule_file):
+    """Return the environment with a variable that asks for a dependency rule changed, so that the
+    rule goes to the file of that descriptor; variable may be None."""
+    if not variable:
+        return environment
+    name, blank, target = environment[variable].partition(" ")
+    return dict(environment, **{variable: "/dev/fd/%d%s%s" % (rule_file, blank, target)})
+
+
+def run_preprocessor(job, path, command, file, rule_file, environment):
+    """Run the preprocessor to its end, its stdout into the file of a descriptor; return what it
+    writes to stderr. Raises RunLocally, HostFailed and OSError as preprocess() does."""
+    if rule_file is not None:
+        posix.set_inheritable(rule_file, True)
+    status, messages = run_to_end(path, command, environment, file)
+    if status and not posix.fstatvfs(file).f_bavail:
+        raise HostFailed(EXIT_IO_ERROR, "%s: no room in TMPDIR for the preprocessed source"
+                         % job.source, reached=False)
+    if status:
+        raise RunLocally("the preprocessor failed")
+    return messages
+
+
+def run_to_end(path, argv, environment, stdout):
+    """Run a program; return (wait status, what it writes to stderr). stdout: a descriptor.
+
+    A signal that ends us meanwhile ends it as well, with all its processes. Raises OSError."""
+    reader, writer = posix.pipe()
+    child = None
+    try:
         # A signal must not come between the start and the note of it, or nobody ends the run.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
-            self.child = spawn(self.path, self.command(), environment, self.text, writer)
+            child = spawn(path, argv, environment, stdout, writer)
         finally:
-            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING_SIGNALS)
             posix.close(writer)
-            if not self.is_script:
-                posix.close(self.rule_end)
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        messages = read_to_end(reader)
+        status = posix.waitpid(child, 0)[1]
+        child = None
+        return status, messages
+    finally:
+        posix.close(reader)
+        if child is not None:
+            end_group(child)
 
-    def open_rule(self):
-        """Open what takes the rule: a pipe, so that we see when it has been written. A script in
-        the compiler's place may read it, or run the compiler twice: it gets a file."""
-        if self.is_script:
-            self.rule_reader = self.rule_end = work_file(self.environment, ".d")
-        else:
-            self.rule_reader, self.rule_end = posix.pipe()
-            posix.set_blocking(self.rule_reader, False)
-        posix.set_inheritable(self.rule_end, True)
 
-    def glance(self):
-        """Use the time of the run to see whether source and options are plain: then the text will
-        most probably do as it is, and may be sent before it is looked at."""
-        if self.child is not None and self.job.language != "assembler-with-cpp":
-            self.plain = not (wants_closer_look(fsencode(" ".join(self.job.here)))
-                              or wants_closer_look(read_beginning(self.job.source)))
-
-    def collect(self, to_the_end=True):
-        """Take messages and rule as they come, to the end of the run, or until there is a rule:
-        gcc writes it last of all, but for the last few bytes of the text."""
-        import select
-        poll = select.poll()
-        poll.register(self.reader, select.POLLIN)
-        if not self.is_script:
-            poll.register(self.rule_reader, select.POLLIN)
-        while to_the_end or not rule_is_whole(self.rule):
-            for descriptor, event in poll.poll():
-                if descriptor == self.reader:
-                    piece = posix.read(self.reader, 65536)
-                    if not piece:
-                        return
-                    self.messages += piece
-                elif self.take_rule() == b"":
-                    poll.unregister(descriptor)
-
-    def take_rule(self):
-        """Take what has come of the rule, and return it: b"" at its end, None if nothing has."""
-        try:
-            piece = posix.pread(self.rule_reader, 65536, len(self.rule)) if self.is_script \
-                else posix.read(self.rule_reader, 65536)
-        except BlockingIOError:
-            return None
-        self.rule += piece
-        return piece
-
-    def await_text(self):
-        """Return as soon as the text seems to be there, or the run has ended: between these, gcc
-        gives back its memory for 1 ms. confirm() tells whether it was all. Raises as finish()."""
-        import time
-        self.collect(to_the_end=False)
-        for _ in range(TEXT_LOOKS):
-            if not rule_is_whole(self.rule):
-                break
-            self.size = posix.fstat(self.text).st_size
-            # stdio writes whole blocks, until at last it writes what is left.
-            if self.size % TEXT_BLOCK_BYTES and posix.pread(self.text, 1, self.size - 1) == b"\n":
-                return
-            time.sleep(0.0001)
-        self.finish()
-
-    def confirm(self):
-        """See the run to its end, and mend what it has done; tell whether the text is still what
-        it was before. Raises as finish()."""
-        if self.child is None:
-            return True
-        size = self.size
-        good = self.wait()
-        self.mend(good)
-        return good and self.size == size
-
-    def wait(self):
-        """Wait for the end of the run; return whether it succeeded."""
-        if self.child is None:
-            return True
-        self.collect()
-        status = self.reap()
-        self.child = None
-        while self.take_rule():
-            pass
-        posix.close(self.reader)
-        posix.close(self.rule_reader)
-        self.messages, self.rule = bytes(self.messages), bytes(self.rule)
-        return status == 0
-
-    def reap(self):
-        """Return the wait status of the run, whose stderr may have been closed long before its
-        end: then its rule has still to be taken. A process that it has left behind may have
-        inherited the pipe."""
-        import select
-        poll = select.poll()
-        poll.register(self.rule_reader, select.POLLIN)
-        ended = 0
-        while not ended:
-            if self.is_script or poll.poll(1) and self.take_rule() == b"":
-                return posix.waitpid(self.child, 0)[1]
-            ended, status = posix.waitpid(self.child, posix.WNOHANG)
-        return status
-
-    def finish(self):
-        """See the run to its end. Raises RunLocally when it fails, for then the compiler shall
-        say so itself; HostFailed when TMPDIR is full."""
-        self.mend(self.wait())
-
-    def mend(self, good):
-        """Try in other ways what has not been good; note the size of the text. Raises as
-        finish()."""
-        if not good and b"/dev/fd/" in self.messages and self.names_all and not self.rule_place:
-            self.names_all = False
-            self.start()                # through a wrapper that closes descriptors
-            good = self.wait()
-        if not good and self.directives_only:
-            self.expand_macros()
-            self.start()
-            good = self.wait()
-        if not good and not posix.fstatvfs(self.text).f_bavail:
-            raise HostFailed(EXIT_IO_ERROR, "%s: no room in TMPDIR for the preprocessed source"
-                             % self.job.source, reached=False)
-        if not good:
-            raise RunLocally("the preprocessor failed")
-        if self.messages and self.job.is_clang:
-            raise RunLocally("the preprocessor has messages, and clang counts them")
-        self.size = posix.fstat(self.text).st_size
-        if self.size > MAX_SOURCE_BYTES:
-            raise RunLocally("the preprocessed source has %d bytes" % self.size)
-
-    def expand_macros(self):
-        """Have the next run expand macros: the text at hand is none of the present command.
-        Raises RunLocally as note_inexact does."""
-        debug("%s: expanding macros here" % self.job.source)
-        self.begun = self.directives_only = False
-        self.note_inexact()
-
-    def reads_the_same(self):
-        """Tell whether the volunteer reads the text as the compiler here would; if not, the next
-        run is to expand macros.
-
-        Raises RunLocally for text that means another thing elsewhere. One search through the
-        text costs 1 ms a megabyte, so most is looked for in the files that it comes from."""
-        self.looked_at = True
-        windows = text_windows(self.text, self.size)
-        if self.job.language not in PREPROCESSED_FORM or self.job.language[:3] == "ass":
-            if any(map(names_other_file, windows)):
-                raise RunLocally("the source reads another file as it is compiled")
-            return True
-        if self.inexact and any(b"__builtin_source_location" in window for window in windows):
-            raise RunLocally("std::source_location notes columns")
-        if self.mean_the_same(self.untrusted_files()) or not self.directives_only:
-            return True
-        self.expand_macros()
-        return False
-
-    def untrusted_files(self):
-        """Return the names (set of bytes) of the source and of all files that it includes, other
-        than the system's headers: from the rule, or else from the text's line markers."""
-        source = fsencode(self.job.source)
-        names = names_in_rule(self.rule, source) if self.names_all else None
-        if names is None:
-            names = set().union(*map(files_begun, text_windows(self.text, self.size)))
-        return {source}.union(filter(is_untrusted, names))
-
-    def mean_the_same(self, files):
-        """Tell whether files (their names in bytes) read the same with -fdirectives-only.
-
-        Raises RunLocally for what no preprocessor run repeats."""
-        options = fsencode(" ".join(self.job.here))
-        source = fsencode(self.job.source)      # glance() has looked at it
-        closer = not self.plain
-        suffixes = (b".gch", b".pch") if self.job.is_clang else (b".gch",)
-        for name in files:
-            if any(posix.access(name + suffix, posix.F_OK) for suffix in suffixes):
-                raise RunLocally("%s is precompiled" % fsdecode(name))
-            closer = closer or name != source and wants_closer_look(read_beginning(name))
-        if not closer:
-            return True
-        same = not any(name in options for name in NAMES_EXPANDED_HERE)
-        same = all([self.means_the_same(name, read_beginning(name)) for name in files]) and same
-        if same and any(hides_directives(read_beginning(name)) for name in files):
-            return not any(map(leaves_include, text_windows(self.text, self.size)))
-        return same
-
-    def means_the_same(self, name, text):
-        """The same for one file and its text."""
-        text = tidy_pragmas(text)
-        reason = why_local(text, self.job.is_clang, bool(self.messages))
-        if reason:
-            raise RunLocally("%s: %s" % (fsdecode(name), reason))
-        return (len(text) < MAX_HEADER_BYTES and not text.rstrip().endswith(b"\\")
-                and not any(word in text for word in MACRO_SENSITIVE_WORDS))
-
-    def close_text(self):
-        """Give the text back to the disk, which takes 0.1 ms, while nobody waits for us."""
-        posix.close(self.text)
-
-    def kill(self):
-        """End a run that goes on, with all its processes."""
-        if self.child is not None:
-            try:
-                posix.killpg(self.child, _signal.SIGKILL)
-                posix.waitpid(self.child, 0)
-            except OSError:             # the signal that ends us came as waitpid had reaped it
-                pass
-            self.child = None
+def end_group(child):
+    """Kill a child that leads a process group, and the group."""
+    try:
+        posix.killpg(child, _signal.SIGKILL)
+        posix.waitpid(child, 0)
+    except OSError:                     # the signal that ends us came as waitpid had reaped it
+        pass
 
 
 def open_preprocessed(job, environment):
@@ -4082,130 +3948,22 @@ def open_preprocessed(job, environment):
     return marked
 
 
-def text_windows(descriptor, size):
-    """Yield the text of a file in pieces that overlap, so that no name is cut in two."""
-    for offset in range(0, size, TEXT_WINDOW_BYTES - WINDOW_OVERLAP_BYTES):
-        yield posix.pread(descriptor, TEXT_WINDOW_BYTES, offset)
-
-
-def rule_is_whole(rule):
-    """Tell whether a dependency rule seems to have come to its end."""
-    return rule[-1:] == b"\n" and rule[-2:-1] != b"\\"
-
-
-# What make's quoting consists of, and blanks that gcc does not quote.
-ODD_IN_RULE = b"\\$\t\r\v\f\0"
-
-
-def names_in_rule(rule, source):
-    """Return the names (list of bytes) in the rule that gcc -MD has written; None where one of
-    them may be quoted or misread. source: what has to be among them."""
-    first, newline, stubs = rule.replace(b" \\\n", b" ").partition(b"\n")
-    names = list(filter(None, first.partition(b": ")[2].split(b" ")))
-    whole = newline and all(line[-1:] in (b"", b":") for line in stubs.split(b"\n"))     # -MP
-    found = any(source == name or source.endswith(b"/" + name) for name in names)
-    return names if whole and found and first == first.translate(None, ODD_IN_RULE) else None
-
-
-def is_untrusted(name):
-    """Tell whether a header (bytes) is not one of those that come with the system."""
-    return not name.startswith(TRUSTED_NAMES) and name.rpartition(b"/")[0] != b"/usr/include"
-
-
-def files_begun(text):
-    """Return the names (set of bytes) of the files that begin in a piece of preprocessed text:
-    gcc marks that by a 1 after the name in a line marker."""
-    names = set()
-    at = text.find(b'" 1')
-    while at >= 0:
-        start = text.rfind(b"\n", max(0, at - WINDOW_OVERLAP_BYTES), at) + 1
-        line = text[start:at]
-        if line[:2] == b"# " and b"\n" not in line and b"\0" not in line:
-            names.add(line[line.find(b'"') + 1:])
-        at = text.find(b'" 1', at + 3)
-    return set(map(unescape, names))
-
-
-def wants_closer_look(text):
-    """Tell whether a source, or a user's options, may have anything of what is looked for below:
-    most have not, and that costs a quarter of looking for each."""
-    return (len(text) >= MAX_HEADER_BYTES or text.rstrip().endswith(b"\\")
-            or any(word in text for word in TELLING_WORDS) or hides_directives(text))
-
-
-def hides_directives(text):
-    """Tell whether text may spell directives in ways that gcc -fdirectives-only leaves alone
-    (%:include), or has a raw string, in which daemons cannot tell them from code."""
-    return (any(before[-1:] in b"8uUL" or not (before[-1:].isalnum() or before[-1:] == b"_")
-                for before, after in around(text, b'R"') if b"(" in after)
-            or any(not before.rpartition(b"\n")[2].strip(BLANKS)
-                   for mark in (b"%:", b"??=") if mark[:1] in text     # ten times as fast
-                   for before, _ in around(text, mark)))
-
-
-def around(text, mark):
-    """Yield (before, after) for each mark in the text: some hundred bytes, and twenty."""
-    at = text.find(mark)
-    while at >= 0:
-        after = at + len(mark)
-        yield text[max(0, at - 200):at], text[after:after + 20]
-        at = text.find(mark, after)
-
-
-def leaves_include(text):
-    """Tell whether text (bytes) has a line that looks like an #include, #include_next, #import
-    or #embed. gcc has obeyed the real ones, so it stands in a comment or a raw string, but
-    with -fdirectives-only it might be obeyed on the volunteer, and a daemon must doubt it."""
-    for word in (b"include", b"import", b"embed"):
-        at = text.find(word)
-        while at >= 0:
-            if text[at - 1] in ENDS_BEFORE_WORD and ends_in_hash(
-                    text[text.rfind(b"\n", 0, at) + 1:at]):
-                return True
-            at = text.find(word, at + 1)
-    return False
-
-
-def ends_in_hash(line):
-    """Tell whether this beginning of a line is a # (in any spelling) and blanks or comments."""
-    line = line.rstrip(BLANKS)
-    if line[-1:] not in (b"#", b":", b"=", b"/"):
-        return False
-    while line.endswith(b"*/"):
-        start = line.rfind(b"/*", 0, -2)
-        if start < 0:
-            return True                 # the comment, and perhaps a #, began lines before
-        line = line[:start].rstrip(BLANKS)
-    for mark in (b"#", b"%:", b"??="):
-        if line.endswith(mark):
-            before = line[:-len(mark)].strip(BLANKS)
-            return before in (b"", b"\xef\xbb\xbf") or before.endswith(b"*/")
-    return False
-
-
-def unescape(name):
-    """Return the file name in a line marker, where gcc escapes it as in a C string."""
-    if b"\\" not in name:
-        return name
-    plain, backslash, rest = name.partition(b"\\")
-    while backslash:
-        octal = len(rest) > 2 and not rest[:3].translate(None, b"01234567")
-        plain += bytes([int(rest[:3], 8) & 255]) if octal else rest[:1]
-        before, backslash, rest = rest[3 if octal else 1:].partition(b"\\")
-        plain += before
-    return plain
+def text_windows(text):
+    """Yield a Text in pieces that overlap, so that no name is cut in two."""
+    for offset in range(0, text.size, TEXT_WINDOW_BYTES - WINDOW_OVERLAP_BYTES):
+        yield posix.pread(text.file, TEXT_WINDOW_BYTES, offset)
 
 
 def read_beginning(name):
-    """Return the text of a file, MAX_HEADER_BYTES at most; b"" if it cannot be read."""
+    """Return the text of a file, MAX_BEGINNING_BYTES at most; b"" if it cannot be read."""
     try:
         descriptor = posix.open(name, posix.O_RDONLY | posix.O_NONBLOCK)
     except OSError:
         return b""
     try:
-        text = posix.read(descriptor, USUAL_HEADER_BYTES)
-        if len(text) == USUAL_HEADER_BYTES:
-            text += posix.read(descriptor, MAX_HEADER_BYTES - USUAL_HEADER_BYTES)
+        text = posix.read(descriptor, USUAL_BEGINNING_BYTES)
+        if len(text) == USUAL_BEGINNING_BYTES:
+            text += posix.read(descriptor, MAX_BEGINNING_BYTES - USUAL_BEGINNING_BYTES)
         return text
     except OSError:
         return b""
@@ -4213,13 +3971,18 @@ def read_beginning(name):
         posix.close(descriptor)
 
 
-def tidy_pragmas(text):
-    """Return text with single blanks in its #pragma lines, as the words looked for have them."""
-    if not any(odd in text for odd in (b"pragma  ", b"pragma\t", b"pragma \t",
-                                       b"GCC  ", b"GCC\t", b"GCC \t")):
-        return text
-    return b"\n".join(b" ".join(line.split()) if b"pragma" in line else line
-                      for line in text.split(b"\n"))
+def check_text(job, text):
+    """Raise RunLocally for a Text of which a volunteer would make another object: where the
+    assembler reads a file that it has not, or where a pragma acts on macros, of which -E knows
+    (gcc 12) or tells (clang 14) nothing."""
+    if job.language in PREPROCESSED_FORM and not job.is_clang \
+            and decides_on_macros(read_beginning(job.source)):
+        raise RunLocally("its pragmas change the macros")
+    for window in text_windows(text):
+        if names_other_file(window):
+            raise RunLocally("it reads another file as it is compiled")
+        if job.is_clang and packs_by_macro(window):
+            raise RunLocally("clang does not expand #pragma pack")
 
 
 def names_other_file(text):
@@ -4233,31 +3996,15 @@ def names_other_file(text):
     return re.search(rb'\.include[ \t]+\\?"|^[ \t]*\.include\b', text, re.M) is not None
 
 
-def why_local(text, clang, with_messages):
-    """Return why a source with this text is compiled here, "" if it need not be.
-
-    clang: which compiler; with_messages: whether the preprocessor had anything to say."""
-    if names_other_file(text):
-        return "it reads another file as it is compiled"
-    if clang:
-        return "clang does not expand #pragma pack" if packs_by_macro(text) else ""
-    if b"GCC target" in text or optimizes_macros(text):
-        return "its pragmas change the macros"
-    if with_messages and b"GCC diagnostic" in text:
-        return "the preprocessor does not obey #pragma GCC diagnostic"
-    return ""
-
-
-def optimizes_macros(text):
-    """Tell whether text has a #pragma GCC optimize within whose reach the macros that it
-    defines are looked at."""
-    start = text.find(b"GCC optimize")
-    if start < 0:
-        return False
-    end = text.rfind(b"pop_options")
-    import re
-    reach = re.sub(rb"/\*.*?\*/|//[^\n]*", b"", text[start:end], flags=re.S)
-    return end < start or any(name in reach for name in NAMES_OF_OPTIMIZATION)
+def decides_on_macros(text):
+    """Tell whether a source has a #pragma GCC target or optimize. In the system's headers these
+    do no harm."""
+    at = text.find(b"GCC")
+    while at >= 0:
+        if text[at + 3:at + 80].lstrip().startswith((b"target", b"optimize")):
+            return True
+        at = text.find(b"GCC", at + 3)
+    return False
 
 
 def packs_by_macro(text):
@@ -4275,13 +4022,11 @@ def packs_by_macro(text):
 # -------------------------------------------------------------------------------------------
 
 class Connection:
-    """A connection to a volunteer in the making: begun while the preprocessor works, finished
-    when its text is there. socket: the connected socket after finish(); announced: the command
-    that the volunteer knows already, or None."""
+    """A connection to a volunteer. socket: the connected socket after finish()."""
 
     def __init__(self, host):
         """host: the Host; nothing happens yet."""
-        self.host, self.socket, self.announced, self.fault = host, None, None, None
+        self.host, self.socket, self.fault = host, None, None
         self.addresses, self.unread = [], b""
         self.timeout_s, self.pace = IO_TIMEOUT_S, None
         self.received = 0               # bytes
@@ -4321,14 +4066,14 @@ class Connection:
         timeout_s: of each later step on the socket."""
         import _socket
         while self.socket:
-            if self.announced or self.is_writable(CONNECT_TIMEOUT_S * 1000):
+            if self.is_writable(CONNECT_TIMEOUT_S * 1000):
                 code = self.socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-                if not code and not self.has_ended():
+                if not code:
                     self.timeout_s = timeout_s
                     self.socket.settimeout(timeout_s)
                     self.watch_line()
                     return
-                self.fault = OSError(code, posix.strerror(code) if code else "it hung up at once")
+                self.fault = OSError(code, posix.strerror(code))
             else:
                 self.fault = TimeoutError(None, "no answer within %g s" % CONNECT_TIMEOUT_S)
             self.try_next_address()
@@ -4358,29 +4103,6 @@ class Connection:
         poll = select.poll()
         poll.register(self.socket.fileno(), select.POLLOUT)
         return bool(poll.poll(timeout_ms))
-
-    def has_ended(self):
-        """Tell whether the other end hung up without a word, as a daemon that was killed does."""
-        import _socket
-        try:
-            return self.socket.recv(1, _socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    def announce(self, argv):
-        """Send the command ahead of the text, if the connection stands within ANNOUNCE_MS:
-        distccd.py then starts the compiler, and any other daemon waits for the rest."""
-        command = pack_command(argv)
-        if self.socket and len(command) <= MOST_ANNOUNCED_BYTES and self.is_writable(ANNOUNCE_MS):
-            try:
-                if self.socket.send(command) < len(command):
-                    raise OSError(None, "the command was not taken whole")
-                self.announced = argv
-            except OSError as error:
-                self.fault = error
-                self.try_next_address()
 
     def cork(self, on):
         """Hold back (or let go) packets that are not full, where the system can."""
@@ -4447,7 +4169,7 @@ class Connection:
         """Hang up; a volunteer at work ends the job then."""
         if self.socket:
             self.socket.close()
-        self.socket = self.announced = self.pace = None
+        self.socket = self.pace = None
         self.unread = b""
 
 
@@ -4483,40 +4205,64 @@ class Pace:
         return self.window_s
 
 
-def remote_command(job, colour, directives_only):
+def remote_command(job, colour, environment):
     """Return the argv for the volunteer: one word that looks like a source, one -o.
 
     Other daemons find both by their form, and know the language of a suffix only, so that a
-    name with an uncommon suffix gets the usual one. -x goes along as the preprocessed form."""
+    name with an uncommon suffix gets the usual one. -x goes along as the preprocessed form. In
+    preprocessed text only gcc tells in which directory the compile is done, so that clang is told
+    by an option."""
     form = PREPROCESSED_FORM.get(job.language, job.language)
     name = job.source
     if job.given_language or "." + name.rpartition(".")[2] not in LANGUAGE_OF_SUFFIX:
         name += next(suffix for suffix, language in LANGUAGE_OF_SUFFIX.items()
                      if language == form)
-    macros = ["-fpreprocessed", "-fdirectives-only"] if directives_only else []
-    return ([job.compiler] + job.there + colour + macros
+    directory = []
+    if job.is_clang and job.debug_option() and not job.has_option("-fdebug-compilation-dir"):
+        directory = ["-fdebug-compilation-dir=" + working_directory(environment)]
+    return ([job.compiler] + job.there + colour + directory
             + ["-x", form, "-S" if job.assembly else "-c", name,
                "-o", job.output.rpartition("/")[2]])
 
 
-def pack_command(argv):
-    """Return the first half of a request: DIST ARGC ARGV…"""
+def pack_command(argv, programs):
+    """Return the first half of a request: DIST, perhaps PAGE, ARGC ARGV… programs: see
+    list_programs."""
     words = [fsencode(word) for word in argv]
-    parts = [pack_header(b"DIST", PROTOCOL_VERSION), pack_header(b"ARGC", len(words))]
+    parts = [pack_header(b"DIST", CHECKED_TEXT_VERSION if programs else PROTOCOL_VERSION)]
+    if programs:
+        parts += [pack_header(b"PAGE", len(programs)), programs]
+    parts.append(pack_header(b"ARGC", len(words)))
     for word in words:
         parts += [pack_header(b"ARGV", len(word)), word]
     return b"".join(parts)
 
 
-def send_request(connection, argv, text, size):
-    """Send what is not yet announced, and DOTI. A volunteer that hangs up early may have said
-    why, so a broken connection is left for recv_reply to find. text, size: descriptor and
-    bytes."""
-    command = b"" if connection.announced else pack_command(argv)
+def list_programs(job, environment):
+    """Return the entries of the programs that compile a Job's source, for a volunteer to compare
+    with its own; b"" where they cannot be listed."""
+    try:
+        command = read_command(job.argv)
+        path = find_compiler(job.compiler, environment.get("PATH", DEFAULT_PATH))
+        toolchain = find_toolchain(command, path, environment, memory_directory(environment))
+    except (RunLocally, NotByFiles, OSError) as reason:
+        debug("%s: the programs are not compared: %s" % (job.source, reason))
+        return b""
+    fields = b"".join(toolchain.pages.values()).split(b"\0")
+    return b"".join(b"%s\0%s\0" % (head, path) for head, path in zip(fields[0::2], fields[1::2])
+                    if head[:2] == b"fx")
+
+
+def send_request(connection, text, programs):
+    """Send a request by text: text is the Text; programs: see list_programs. A volunteer that
+    hangs up early may have said why, so a broken connection is left for recv_reply to find.
+
+    Raises HostFailed."""
     try:
         connection.cork(1)
-        connection.socket.sendall(command + pack_header(b"DOTI", size))
-        connection.send_file(text, size)
+        connection.socket.sendall(pack_command(text.argv, programs)
+                                  + pack_header(b"DOTI", text.size))
+        connection.send_file(text.file, text.size)
         connection.cork(0)
     except (BrokenPipeError, ConnectionResetError) as error:
         debug("%s: the request was not taken whole: %s" % (connection.host, error))
@@ -4542,13 +4288,13 @@ def recv_status(connection):
     return status
 
 
-def recv_reply(connection):
+def recv_reply(connection, expected_version):
     """Receive DONE STAT SERR SOUT DOTO up to the object; return the Reply.
 
     Raises WireError, and HostFailed when the volunteer refuses."""
     receive = connection.receive
     version = read_header(receive, b"DONE", 0xffffffff)
-    if version != PROTOCOL_VERSION:
+    if version != expected_version:
         raise WireError(EXIT_PROTOCOL_ERROR, "it speaks protocol %d" % version)
     status = recv_status(connection)
     code = status >> 8
@@ -4563,6 +4309,375 @@ def recv_reply(connection):
         raise HostFailed(code, "refused: " + (text or "exit code %d" % code)[:2000],
                          refused=True)
     return Reply(status, stderr, stdout, size)
+
+
+# -------------------------------------------------------------------------------------------
+# Tunnel: volunteers over ssh, on which nothing is installed but sshd and Python
+#
+# What holds:
+#   - Each host has one ssh process here, the master of OpenSSH's ControlMaster. It carries
+#     connections from a UNIX socket in the directory of working files to the one on which the
+#     daemon listens there. A job connects to the socket here, and starts nothing.
+#   - Who finds no such socket, or none that leads anywhere, makes the way under a lock: the
+#     master, the daemon there (distccd.py travels by itself), the forwarding. Others wait for the
+#     lock, and find the way made, or the reason why it cannot be.
+#   - Whose first job sends a compiler there holds the same lock meanwhile. Jobs that see it held
+#     go elsewhere if they can.
+#   - The master ends when it has carried nothing for ten minutes, and so does the daemon. A socket
+#     may stay; it refuses connections then, and is replaced.
+#   - ssh asks nobody anything: who may not log in without a question is told so, by ssh itself.
+#
+# LinkBroken Tunnel make_tunnel forget_tunnel Shipment
+# -------------------------------------------------------------------------------------------
+
+TUNNEL_IDLE_S = 600
+LOGIN_TIMEOUT_S = 10                    # until ssh is connected
+SSH_TIMEOUT_S = 60.0                    # until all is done there
+MASTER_TIMEOUT_S = 5.0                  # for what the master answers by itself
+TUNNEL_WAIT_S = 2 * SSH_TIMEOUT_S       # for another job that makes the way
+CONNECT_ATTEMPTS, CONNECT_PAUSE_S = 50, 0.02    # while too many others connect at the same moment
+MOST_SSH_WORDS = 500
+ANSWER_TO_PROBE = b"DONE"
+SSH_OPTIONS = (
+    "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
+    "-o", "ConnectTimeout=%d" % LOGIN_TIMEOUT_S, "-o", "ControlMaster=auto",
+    "-o", "ControlPersist=%d" % TUNNEL_IDLE_S, "-o", "StreamLocalBindUnlink=yes",
+    "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4")
+# The rest comes through stdin, so that no shell there sees it.
+REMOTE_COMMAND = 'python3 -I -c "import sys; exec(sys.stdin.buffer.read(%d))"'
+REMOTE_PROGRAM = r'''
+import os, sys
+if sys.version_info < (3, 8):
+    sys.exit("Python there is %s, and 3.8 is needed" % sys.version.split()[0])
+import contextlib, hashlib, platform, re, socket, subprocess, zlib
+
+def has_script(path):
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+        return hashlib.blake2b(stream.read(), digest_size=32).hexdigest() == DIGEST
+    return False
+
+def take_script(cache, path):
+    fresh = "%s.%d" % (path, os.getpid())
+    try:
+        with open(fresh, "wb") as stream:
+            stream.write(zlib.decompress(sys.stdin.buffer.read(SIZE)))
+        os.rename(fresh, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(fresh)
+        raise
+    for name in os.listdir(cache):
+        if re.fullmatch("[0-9a-f]{64}[.]py", name) and name != os.path.basename(path):
+            os.unlink(cache + "/" + name)
+
+def socket_directory(cache):
+    # A home may be shared by several machines. A socket's path has at most 107 bytes.
+    directory = "%s/run-%s" % (cache, re.sub("[^A-Za-z0-9]", "-", platform.node())[:20])
+    if len(directory) <= 85 and re.fullmatch("[A-Za-z0-9/._-]+", directory):
+        return directory
+    directory = "/tmp/distccd-%d" % os.getuid()
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+    facts = os.lstat(directory)
+    if facts.st_uid != os.getuid() or facts.st_mode & 0o170077 != 0o040000:
+        sys.exit("%s is not this user's alone" % directory)
+    return directory
+
+def is_listening(path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
+
+def start_daemon(cache):
+    path = "%s/%s" % (socket_directory(cache), DIGEST[:16])
+    if is_listening(path):
+        return path
+    script, log = "%s/%s.py" % (cache, DIGEST), cache + "/log"
+    if not has_script(script):
+        take_script(cache, script)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.getsize(log) > 100000:
+            os.unlink(log)
+    status = subprocess.call(
+        [sys.executable, "-B", script, "--daemon", "--socket", path, "--idle-exit", IDLE_S,
+         "--foreign-programs", "--log-file", log, "--log-level", "notice"],
+        stdin=subprocess.DEVNULL, stdout=2)
+    if status and not is_listening(path):
+        sys.exit(status)
+    return path
+
+try:
+    cache = os.path.expanduser("~/.cache/distccd.py")
+    os.makedirs(cache, 0o700, exist_ok=True)
+    print("\ndistccd.py listens on " + start_daemon(cache))
+except OSError as error:
+    sys.exit(str(error))
+'''
+LISTENS = b"\ndistccd.py listens on "
+
+
+class LinkBroken(Exception):
+    """The way to a host over ssh ended in the middle of a job; the text says how."""
+
+
+class Tunnel(Connection):
+    """A Connection to a volunteer over ssh, through the local end of its tunnel."""
+
+    def __init__(self, host, is_suspect=False):
+        """is_suspect: whether the tunnel is to be tried, and made anew if need be, first."""
+        super().__init__(host)
+        self.is_suspect, self.path = is_suspect, None
+
+    def start(self):
+        """Connect if there is a tunnel; faults wait for finish()."""
+        try:
+            self.path = socket_here(self.host)
+        except OSError as error:        # there is no distccd.py, or no directory of working files
+            self.fault = error
+        else:
+            if not self.is_suspect:
+                self.connect()
+
+    def connect(self):
+        """Connect to the socket of the tunnel."""
+        import _socket
+        import time
+        for _ in range(CONNECT_ATTEMPTS):
+            try:
+                self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+                self.socket.setblocking(False)
+                self.socket.connect(self.path)
+                return
+            except OSError as error:
+                self.fault = error
+                self.close()
+                if not isinstance(error, BlockingIOError):
+                    return
+            time.sleep(CONNECT_PAUSE_S)
+
+    def finish(self, timeout_s):
+        """Be connected, through a new tunnel if need be; raises HostFailed."""
+        if self.path and (not self.socket or self.has_ended()):
+            self.close()
+            make_tunnel(self.host, self.path)
+            self.connect()
+        if not self.socket:
+            raise HostFailed(EXIT_CONNECT_FAILED, "cannot connect: %s: %s" % (
+                self.fault.filename or self.path, self.fault.strerror), reached=False)
+        self.timeout_s = timeout_s
+        self.socket.settimeout(timeout_s)
+
+    def cork(self, on):
+        """Nothing: a UNIX socket has no packets."""
+
+
+def socket_here(host):
+    """Return the path of the local end of a host's tunnel: another one after distccd.py was
+    changed, so that a new daemon serves. Raises OSError."""
+    facts = posix.stat(daemon_script())
+    return tunnel_path(host, "", "%d %d" % (facts.st_mtime_ns, facts.st_size))
+
+
+def daemon_script():
+    """Return the path of the distccd.py that lies beside this script."""
+    return __file__[:__file__.rfind("/") + 1] + "distccd.py"
+
+
+def forget_tunnel(host):
+    """Have the next job make the way to a host anew, for this one leads into silence."""
+    try:
+        posix.unlink(socket_here(host))
+    except OSError:                     # another job has done so
+        pass
+
+
+def make_tunnel(host, path):
+    """Make the way to a host, unless another job has just made it. path: of its local end.
+
+    Raises HostFailed."""
+    import time
+    began = time.monotonic()
+    lock = None
+    try:
+        lock = open_shared(tunnel_path(host, ".lock"), posix.O_RDWR)
+        wait_for_lock(lock, TUNNEL_WAIT_S)
+        if tunnel_answers(path):
+            return
+        raise_recent_failure(lock, began)
+        try:
+            build_tunnel(host, path)
+        except HostFailed as fault:
+            note_failure(lock, str(fault))
+            raise
+    except WaitedLongEnough:
+        raise HostFailed(EXIT_CONNECT_FAILED, "another job takes too long to reach it",
+                         reached=False)
+    except OSError as error:
+        raise HostFailed(EXIT_CONNECT_FAILED, "%s: %s" % (
+            error.filename or "ssh", error.strerror or error), reached=False)
+    finally:
+        if lock is not None:
+            posix.close(lock)
+
+
+def note_failure(lock, reason):
+    """Write into the file of the lock why there is no way to the host, and when that was found.
+    Raises OSError."""
+    import time
+    posix.ftruncate(lock, 0)
+    posix.pwrite(lock, fsencode("%r %s" % (time.monotonic(), reason)), 0)
+
+
+def raise_recent_failure(lock, began):
+    """Raise HostFailed if another job has found since `began` that there is no way to the host:
+    forty jobs that start at once need not all wait for the same answer, nor all tell it."""
+    import time
+    when, _, reason = fsdecode(posix.pread(lock, 4096, 0)).partition(" ")
+    if reason and began < float(when) <= time.monotonic():
+        raise HostFailed(EXIT_CONNECT_FAILED, reason, reached=False, is_known=True)
+
+
+def tunnel_answers(path):
+    """Tell whether a daemon answers through a tunnel, here to a version that nobody speaks."""
+    import _socket
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        probe.settimeout(MASTER_TIMEOUT_S)
+        probe.connect(path)
+        probe.sendall(pack_header(b"DIST", 0))
+        return probe.recv(len(ANSWER_TO_PROBE)) == ANSWER_TO_PROBE
+    except OSError:
+        return False
+    finally:
+        probe.close()
+
+
+def build_tunnel(host, path):
+    """Start ssh and the daemon there as far as they do not run yet, and connect this path with
+    the daemon's socket. Raises HostFailed, OSError."""
+    control = tunnel_path(host, ".ctl")
+    if mode_at(control) and run_ssh(host, ["-O", "check"], "", MASTER_TIMEOUT_S)[0] is None:
+        posix.unlink(control)           # it is stopped, and would have us wait
+    forwarding = "%s:%s" % (path, start_daemon_there(host))
+    run_ssh(host, ["-O", "cancel", "-L", forwarding], "", MASTER_TIMEOUT_S)
+    if mode_at(path):
+        posix.unlink(path)
+    status, _, words = run_ssh(host, ["-O", "forward", "-L", forwarding], "", MASTER_TIMEOUT_S)
+    if status == 0 and tunnel_answers(path):
+        return
+    raise HostFailed(EXIT_CONNECT_FAILED, "ssh carries no UNIX socket to it: %s" % (
+        words or "see AllowStreamLocalForwarding of its sshd"), reached=False)
+
+
+def start_daemon_there(host):
+    """Have distccd.py run on a host; return the path of its socket there. Raises HostFailed,
+    OSError."""
+    import zlib
+    with open(daemon_script(), "rb") as stream:
+        script = stream.read()
+    deflated = zlib.compress(script, 9)
+    program = "DIGEST, SIZE, IDLE_S = %r, %d, '%d'\n%s" % (
+        digest_of(script).decode(), len(deflated), TUNNEL_IDLE_S, REMOTE_PROGRAM)
+    command = REMOTE_COMMAND % len(program)
+    status, said, words = run_ssh(host, [], command, SSH_TIMEOUT_S, program.encode() + deflated)
+    path = said.rpartition(LISTENS)[2].rstrip(b"\n").decode("ascii", "replace")
+    if status == 0 and LISTENS in said and path.translate(PLAIN_PATH_CHARACTERS).isalnum():
+        return path
+    raise HostFailed(EXIT_CONNECT_FAILED, words or (
+        "ssh ends with status %d" % status if status is not None
+        else "no answer within %g s" % SSH_TIMEOUT_S), reached=False)
+
+
+def run_ssh(host, options, command, timeout_s, data=b""):
+    """Run ssh to its end; return (exit status, None when it was given up; stdout, bytes; the
+    words of its stderr). data: its stdin. Raises OSError.
+
+    All three are files: the master inherits them, and the end of a pipe would never come."""
+    import subprocess
+    import tempfile
+    argv = (setting("DISTCC_SSH") or "ssh").split() + list(SSH_OPTIONS) + [
+        "-o", "ControlPath=" + tunnel_path(host, ".ctl")] + options
+    if host.user:
+        argv += ["-l", host.user]
+    if host.port != SSH_PORT:
+        argv += ["-p", str(host.port)]
+    argv += [host.name, command] if command else [host.name]
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, \
+            tempfile.TemporaryFile() as complaints:
+        given.write(data)
+        given.seek(0)
+        process = subprocess.Popen(argv, stdin=given, stdout=said, stderr=complaints, cwd="/",
+                                   start_new_session=True)
+        try:
+            status = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        said.seek(0)
+        complaints.seek(0)
+        return status, said.read(), ssh_words(complaints.read())
+
+
+def ssh_words(complaints):
+    """Return what ssh said (bytes) as one line, without the bars of @ around its warnings."""
+    lines = [line.strip() for line in fsdecode(complaints).splitlines()]
+    return "; ".join(line for line in lines if line.strip("@ "))[:MOST_SSH_WORDS]
+
+
+class Shipment:
+    """Watches over contents on their way to a host over ssh: if they are many bytes, as a compiler
+    is, other jobs go elsewhere meanwhile, and a terminal shows how far it is."""
+
+    LARGE_BYTES = 1000000
+    REPORT_S = 5.0
+
+    def __init__(self, host, count):
+        """count: of contents."""
+        self.host, self.count = host, count
+        self.bytes = self.sent_bytes = 0        # as the files are, and as they travel
+        self.lock, self.next_report = None, None
+
+    def __enter__(self):
+        """Return this; it ends when all is sent, or cannot be."""
+        return self
+
+    def add(self, size):
+        """A content of so many bytes is about to be sent."""
+        import time
+        self.bytes += size
+        if self.host.by_ssh and self.bytes >= self.LARGE_BYTES and self.next_report is None:
+            notice("sending %d files that are new there to %s" % (self.count, self.host))
+            self.next_report = time.monotonic() + self.REPORT_S
+            self.lock = self.take_lock()
+
+    def report(self, count):
+        """So many bytes more have left: say how many there are every few seconds."""
+        import time
+        self.sent_bytes += count
+        if self.next_report is not None and time.monotonic() >= self.next_report:
+            notice("sending to %s: %.1f MB so far" % (self.host, self.sent_bytes / 1e6))
+            self.next_report = time.monotonic() + self.REPORT_S
+
+    def take_lock(self):
+        """Return a descriptor that marks the host as being prepared; None if another job does."""
+        try:
+            return try_lock(tunnel_path(self.host, ".lock"), posix.O_RDWR)
+        except OSError:
+            return None
+
+    def __exit__(self, *exception):
+        """Let jobs come again, and say that all is sent if it is."""
+        if self.lock is not None:
+            posix.close(self.lock)
+        if self.next_report is not None and exception[0] is None:
+            notice("sent to %s: %.1f MB, small as %.1f MB" % (
+                self.host, self.bytes / 1e6, self.sent_bytes / 1e6))
 
 
 # -------------------------------------------------------------------------------------------
@@ -4821,21 +4936,22 @@ def check_files(job):
 
 
 # Failures that the way of compiling may have caused: the assembler's (gcc then deletes the
-# object, which the protocol cannot tell), the volunteer's lack of room, our own two options.
+# object, which the protocol cannot tell), the volunteer's lack of room.
 DOUBTFUL_MESSAGES = (
     b"Assembler messages", b"out of memory", b"virtual memory exhausted", b"Killed",
     b"No space left on device", b"File size limit exceeded", b"CPU time limit exceeded",
-    b"cannot execute", b"error trying to exec", b"-fdirectives-only", b"-fpreprocessed",
+    b"cannot execute", b"error trying to exec",
     b"signal terminated program", b"internal compiler error", b"Cannot allocate memory")
 
 
-def in_doubt(job, reply, inexact):
+def in_doubt(job, reply):
     """Tell whether preprocessing, or the volunteer, may have caused a failure, or spoilt the
-    messages, in reply. inexact: see Preprocessor."""
-    if reply.stderr and (job.is_clang or inexact):
+    messages, in reply: the assembler names its standard input in place of a source in assembler
+    language, and a clang that fails removes an older object."""
+    if b"{standard input}" in reply.stderr and job.language in ASSEMBLER_LANGUAGES:
         return True
     return reply.status != 0 and (
-        was_cut_short(reply)
+        job.is_clang or was_cut_short(reply)
         or job.assembly and mode_at(job.output, False)    # gcc has begun to overwrite it
         or job.has_option("-Werror", "-pedantic-errors", "--pedantic-errors")
         or any(message in reply.stderr for message in DOUBTFUL_MESSAGES))
@@ -4862,6 +4978,7 @@ def merge_messages(first, second, environment):
 
 
 CURLY_QUOTES = (b"\xe2\x80\x98", b"\xe2\x80\x99")
+SPELT_QUOTES = CURLY_QUOTES + (b"\\342\\200\\23",)     # as line markers have them
 
 
 def needs_plain_quotes(messages, environment):
@@ -4869,17 +4986,11 @@ def needs_plain_quotes(messages, environment):
     return any(quote in messages for quote in CURLY_QUOTES) and not locale_is_utf8(environment)
 
 
-def quotes_are_mixed(job, reply, preprocessor):
+def quotes_are_mixed(text, reply, environment):
     """Tell whether quotes in the messages may be the user's own, which stay as they are, where
     the compiler's have to be replaced: both look alike."""
-    if not needs_plain_quotes(reply.stderr, preprocessor.environment):
-        return False
-    source = fsencode(job.source)
-    names = names_in_rule(preprocessor.rule, source) if preprocessor.rule else []
-    if names is None:
-        return True
-    texts = [fsencode(" ".join(job.argv))] + [read_beginning(name) for name in [source] + names]
-    return any(quote in text for text in texts for quote in CURLY_QUOTES)
+    return needs_plain_quotes(reply.stderr, environment) and any(
+        quote in window for window in text_windows(text) for quote in SPELT_QUOTES)
 
 
 def without_lines(text, printed):
@@ -4911,8 +5022,8 @@ def locale_is_utf8(environment):
 def colour_options(job, environment):
     """Return the option that asks for the colours which gcc would have chosen: for a terminal
     that knows them, unless the command line decides."""
-    decided = job.has_option("-fdiagnostics-color", "-fno-diagnostics-color", "-fcolor-diag",
-                             "-fno-color-diag")
+    decided = job.has_option("-fdiagnostics-plain-output", "-fdiagnostics-color",
+                             "-fno-diagnostics-color", "-fcolor-diag", "-fno-color-diag")
     if decided and not job.has_option("-fdiagnostics-color=auto"):
         return []
     plain = environment.get("TERM", "dumb") == "dumb" or environment.get("GCC_COLORS") == ""
@@ -4937,6 +5048,7 @@ DECIDING_VARIABLES = (
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
     "AS_SECURE_LOG_FILE", "LOCPATH", "LD_PRELOAD", "LD_LIBRARY_PATH",
     "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
+NO_FILE = "/dev/null"                   # it is in every root
 TIOCGWINSZ = 0x5413 if sys.platform == "linux" else 0x40087468
 CLOCK_MACROS = (b"__DATE__", b"__TIME__")
 PROFILE_OPTIONS = ("-fprofile-use", "-fprofile-instr-use", "-fprofile-sample-use",
@@ -4961,7 +5073,13 @@ SAVED_SUFFIXES = (".i", ".ii", ".mi", ".mii", ".s")
 
 
 class TextOnly(Exception):
-    """The volunteer does no jobs by files; the text says why."""
+    """The volunteer does no jobs by files; the text says why. places: how many it has, as text, if
+    it is one of ours, else ""."""
+
+    def __init__(self, reason, places=""):
+        """See the class."""
+        super().__init__(reason)
+        self.places = places
 
 
 class FilesJob:
@@ -4976,9 +5094,11 @@ class FilesJob:
     def __init__(self, command, environment):
         """Raises NotByFiles, OSError."""
         self.command, self.environment = command, environment
-        self.path = find_compiler(command.compiler, environment.get("PATH", DEFAULT_PATH))
+        path = find_compiler(command.compiler, environment.get("PATH", DEFAULT_PATH))
         self.cwd = fsencode(working_directory(environment))
         self.lister = Lister(self.cwd)
+        self.lister.follow(fsencode(path))
+        self.path = path if path[:1] == "/" else "%s/%s" % (fsdecode(self.cwd), path)
         self.source = command.sources[0][0]
         self.lists, self.contents = [], {}
         self.memories = []              # [(HeaderMemory, [path of a source])]
@@ -5085,22 +5205,23 @@ def list_own_files(job, environment):
         else:
             lister.add(fsencode(name.rpartition("/")[0] or ("/" if name[:1] == "/" else ".")))
     dated = "SOURCE_DATE_EPOCH" not in environment
+    if dated and any(fsdecode(macro) in word for macro in CLOCK_MACROS for word in command.words):
+        raise RunLocally("an option notes the time of the compile")
     for name, language in command.sources:
         text, digest = lister.read(fsencode(name))
         if dated and any(macro in text for macro in CLOCK_MACROS):
             raise RunLocally("%s: it notes the time of the compile" % name)
         job.contents[digest] = text
         job.size += len(text)
-        if language in PREPROCESSED_LANGUAGES:
-            for quoted in names_in_markers(text):       # of which messages show lines
-                if stat.S_ISREG(mode_at(quoted)):
-                    lister.add(quoted)
         spoken = base_language(language)
         spoken = "assembler-with-cpp" if spoken == "assembler" else spoken
         texts.setdefault(spoken, []).append((fsencode(name), text))
     for name in command.response_files + command.values:
-        if mode_at(name):
+        directory = name.rpartition("/")[0]
+        if mode_at(name) and name != NO_FILE:
             lister.add(fsencode(name))
+        elif directory and is_directory(directory):     # something may be written there
+            lister.add(fsencode(directory))
     if any(word.startswith(PROFILE_OPTIONS) for word in command.words):
         list_profiles(command, lister)
     terminal = environment.get("TERM", "")
@@ -5110,16 +5231,6 @@ def list_own_files(job, environment):
             if mode_at(name):
                 lister.add(fsencode(name))
     return texts
-
-
-def names_in_markers(text):
-    """Return the names (set of bytes) of the files that line markers in preprocessed text name."""
-    names = set()
-    for line in text.split(b"\n# ")[bool(text[:2] != b"# "):] if b"# " in text else ():
-        name = line.partition(b"\n")[0].partition(b'"')[2].rpartition(b'"')[0]
-        if name and b"\0" not in name:
-            names.add(name)
-    return names
 
 
 def list_profiles(command, lister):
@@ -5150,7 +5261,7 @@ def check_command_files(command):
         if any(same_file(status, source) for source in sources):
             raise RunLocally("%s is source and output" % name)
     for name in command.response_files + command.included + command.values:
-        mode = mode_at(name)
+        mode = name != NO_FILE and mode_at(name)
         if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise RunLocally("%s: not a plain file" % name)     # it may be read but once
 
@@ -5208,7 +5319,7 @@ def terminal_width():
 
 def is_loopback(host):
     """Tell whether a host is this machine, so that bytes cost nothing."""
-    return host.name.startswith("127.") or host.name == "::1"
+    return not host.by_ssh and host.name.startswith("127.") or host.name == "::1"
 
 
 # --- what is sent ---
@@ -5256,20 +5367,32 @@ def pack_content(digest, content, deflate):
     return [pack_header(b"BODY", len(digest) + len(content)), digest, content]
 
 
-def send_parts(connection, job, parts):
+def send_parts(connection, job, parts, on_sent=None):
     """Send bytes; a volunteer that hangs up early may have said why, which recv_answer finds.
 
-    Raises HostFailed."""
+    on_sent(count) is called now and then. Raises HostFailed."""
     data = b"".join(parts)
     job.sent += len(data)
     try:
         connection.cork(1)
-        connection.socket.sendall(data)
+        send_patiently(connection, data, on_sent)
         connection.cork(0)
     except (BrokenPipeError, ConnectionResetError) as error:
         debug("%s: the request was not taken whole: %s" % (connection.host, error))
     except OSError as error:
-        raise HostFailed(EXIT_IO_ERROR, "cannot send: %s" % error.strerror)
+        raise HostFailed(EXIT_IO_ERROR, "cannot send: %s" % (error.strerror or error))
+
+
+def send_patiently(connection, data, on_sent=None):
+    """Send bytes, for as long as some are taken within each time-out: a compiler may take minutes
+    on a slow line, and sendall() would bound them all together. on_sent: see send_parts(). Raises
+    OSError."""
+    view = memoryview(data)
+    while view:
+        count = connection.socket.send(view)
+        view = view[count:]
+        if on_sent:
+            on_sent(count)
 
 
 def send_needed(connection, job, digests, deflate):
@@ -5278,9 +5401,13 @@ def send_needed(connection, job, digests, deflate):
     if len(digests) % DIGEST_DIGITS:
         raise WireError(EXIT_PROTOCOL_ERROR, "NEED of %d bytes" % len(digests))
     job.lacked += len(digests) // DIGEST_DIGITS
-    for at in range(0, len(digests), DIGEST_DIGITS):
-        digest = digests[at:at + DIGEST_DIGITS]
-        send_parts(connection, job, pack_content(digest, job.content_of(digest), deflate))
+    with Shipment(connection.host, len(digests) // DIGEST_DIGITS) as shipment:
+        for at in range(0, len(digests), DIGEST_DIGITS):
+            digest = digests[at:at + DIGEST_DIGITS]
+            content = job.content_of(digest)
+            shipment.add(len(content))
+            send_parts(connection, job, pack_content(digest, content, deflate),
+                       shipment.report)
     send_parts(connection, job, [pack_header(b"SENT", 0)])
 
 
@@ -5333,7 +5460,7 @@ def recv_outcome(connection, version):
     note = dict(word.partition("=")[::2] for word in words.decode("latin-1").split())
     if status >> 8 in OWN_EXIT_CODES:
         if note.get("way") == "text":
-            raise TextOnly(reason)
+            raise TextOnly(reason, note.get("places", ""))
         raise HostFailed(status >> 8, "refused: " + (reason or "exit code %d" % (status >> 8)),
                          refused=True)
     return Answer(status, stderr, stdout, note)
@@ -5379,12 +5506,13 @@ def recv_results(connection, places, environment, results):
         length = read_header(receive, b"NAME", MAX_PATH_BYTES)
         path = read_exactly(receive, length, "NAME")
         mode = read_header(receive, b"MODE", 0o777)
-        if path in places.sources or not mode and has_other_names(path):
+        if path in places.sources or path in places.inputs or not mode and has_other_names(path):
             raise RunLocally("%s: it is written over, or removed under one of its names"
                              % fsdecode(path))
         if not places.allow(path):
-            raise HostFailed(EXIT_PROTOCOL_ERROR, "it sends a file that the command has no "
-                             "business with: %s" % fsdecode(path))
+            warn("%s: %s sends a file that the command has no business with: %s"
+                 % (places.source, connection.host, fsdecode(path)))
+            raise RunLocally("its answer is not to be trusted")
         target = Target(fsdecode(path), path in places.objects, environment) if mode else None
         if target and path in places.appended:
             target.mode = posix.O_APPEND
@@ -5411,6 +5539,8 @@ def recv_content(connection, target):
     digits = read_exactly(connection.receive, 8, "ZDAT")
     if digits.translate(None, b"0123456789abcdef") or number < 8:
         raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT without a length")
+    if int(digits, 16) > MAX_FILE_BYTES:
+        raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT of %d bytes" % int(digits, 16))
     inflater = Inflater(connection, number - 8)
     target.receive(inflater, int(digits, 16))
     if inflater.receive(1) or inflater.left or inflater.inflater.unused_data:
@@ -5432,6 +5562,8 @@ class OutputPlaces:
         self.dumps = command.dump_directory and place_of(command.dump_directory, job.lister)
         self.appended = frozenset(place_of(name, job.lister) for name in job.appended)
         self.made = self.appended.union(made)
+        if command.prototypes:          # a header, as a rule
+            self.made |= {place_of(command.prototypes, job.lister)}
         self.named = frozenset(place_of(name, job.lister) for name in command.values)
         self.directories = frozenset([job.lister.cwd] + [parent_of(path) for path in made])
         names = [fsdecode(path) for path in made] + [name for name, _ in command.sources]
@@ -5439,13 +5571,15 @@ class OutputPlaces:
         stems = {without_suffix(name.rpartition("/")[2]) for name in names}
         self.stems = tuple(fsencode(stem + mark) for stem in stems if stem for mark in ".-")
         self.sources = frozenset(place_of(name, job.lister) for name, _ in command.sources)
+        self.source = job.source
+        self.inputs = frozenset(path for paths in job.lister.paths.values() for path in paths)
         self.saves_temporaries = any("save-temps" in word for word in command.words)
 
     def allow(self, path):
         """Tell whether the command may have written, or removed, the file at a path."""
         directory, slash, base = path.rpartition(b"/")
         if path[:1] != b"/" or b"\0" in path or base in (b"", b".", b"..") \
-                or path in self.sources:
+                or path in self.sources or not is_canonical(directory):
             return False
         mode = mode_at(path, follow_links=False)
         if mode and not stat.S_ISREG(mode):
@@ -5459,6 +5593,14 @@ class OutputPlaces:
             or (directory or b"/") in self.directories and base.startswith(self.stems) \
             or bool(self.dumps) and path.startswith(self.dumps) \
             and path[len(self.dumps):].lstrip(b"/").startswith(self.stems)
+
+
+def is_canonical(directory):
+    """Tell whether an absolute path, in bytes, is that of a directory by its one true name."""
+    try:
+        return trace_path(b"/", directory, {}) == (directory or b"/", [], b"")
+    except (OSError, ValueError):
+        return False
 
 
 def place_of(name, lister):
@@ -5480,7 +5622,8 @@ def commit_results(results):
         if mode_at(path) and not posix.access(path, posix.W_OK) and target \
                 and not target.replaces:
             raise OSError(None, "not writable", fsdecode(path))
-    for path, target in results:
+    results.sort(key=lambda result: bool(result[1]) and result[1].mode == posix.O_APPEND)
+    for path, target in results:            # what is appended comes last: it cannot be undone
         if target:
             target.commit()
         else:
@@ -5591,7 +5734,7 @@ def run_here(argv, environment):
 
 # -------------------------------------------------------------------------------------------
 # Build: the whole policy
-# build distribute VolunteerSearch preprocess compile_there finish_job
+# build distribute VolunteerSearch compile_by_text finish_job
 # -------------------------------------------------------------------------------------------
 
 def build(argv, environment):
@@ -5694,9 +5837,13 @@ def distribute_by_files(command, hosts, search, environment):
             raise RunLocally("%s: %s" % (fsdecode(error.filename or b""), error.strerror))
         try:
             return do_by_files(job, search, environment)
+        except LinkBroken as reason:
+            debug("%s: %s: %s; once more" % (search.source, search.host, reason))
         except TextOnly as reason:
-            debug("%s: %s does no jobs by files: %s" % (search.source, search.host, reason))
-            search.note_way("text")
+            # Over ssh such a host is of use only if it happens to have the compiler.
+            (warn if search.host.by_ssh else debug)("%s: %s does no jobs by files: %s" % (
+                search.source, search.host, reason))
+            search.note_way(("text " + reason.places).strip())
         except Incomplete:
             if has_asked or not job.ask_for_missing():
                 raise RunLocally("it failed there for want of a file")
@@ -5704,6 +5851,8 @@ def distribute_by_files(command, hosts, search, environment):
         except HostFailed as fault:
             if not fault.refused:
                 raise
+            if fault.code == EXIT_BAD_ARGUMENTS:        # any volunteer would say the same
+                raise RunLocally(str(fault))
             search.pass_over(fault)
         search.hang_up()
 
@@ -5728,9 +5877,8 @@ def do_by_files(job, search, environment):
     compile_by_files does, and HostFailed that names the host."""
     host = search.host
     try:
-        patience_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) \
-            or IO_TIMEOUT_S
-        connection = search.connect(None, min(patience_s, FILES_SILENCE_S))
+        patience_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", 0) or FILES_SILENCE_S
+        connection = search.connect(min(patience_s, FILES_SILENCE_S))
         notice("compile %s on %s" % (job.source, search.host))
         host = search.host
         status, note, seconds = compile_by_files(job, connection, environment,
@@ -5739,6 +5887,8 @@ def do_by_files(job, search, environment):
         refused = getattr(fault, "refused", False)
         if isinstance(fault, HostFailed) and not fault.reached:
             raise
+        if not refused and search.may_remake_link(fault):
+            raise LinkBroken(str(fault))
         if fault.code == EXIT_TRUNCATED and not job.is_answered and search.way is None:
             raise TextOnly("it hung up")
         if not refused:
@@ -5755,27 +5905,24 @@ def distribute_by_text(job, hosts, search, environment):
     path = find_program(job.compiler, environment.get("PATH", DEFAULT_PATH))
     if path is None:
         raise RunLocally("%s: not found in PATH" % job.compiler)
-    preprocessor = Preprocessor(job, path, environment, colour_options(job, environment))
-    timeout_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S
-    status = None
+    if not search.host:
+        search.take_now()
+    slot = own_slot(own_pool(search.pool.directory, hosts, "preprocess"), environment)
     try:
-        if not search.host:
-            search.take_now()
-        here = own_pool(search.pool.directory, hosts,
-                        "preprocess" if search.host else "preprocess-later")
-        while status is None:
-            if not preprocessor.begun:
-                preprocess(preprocessor, here, search, environment)
-            if preprocessor.plain and search.announced() or preprocessor.reads_the_same():
-                search.size = preprocessor.size
-                argv = preprocessor.remote_command()
-                connection = search.connect(argv, timeout_s)
-                status = compile_there(job, argv, preprocessor, connection, search, environment)
-            if status is None:
-                search.hang_up()
-        return status
+        text = preprocess(job, path, environment)
     finally:
-        preprocessor.kill()
+        if slot is not None:
+            posix.close(slot)
+    search.size = text.size
+    timeout_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S
+    while True:
+        connection = search.connect(timeout_s)
+        try:
+            return compile_by_text(job, text, connection, search, environment)
+        except HostFailed as fault:     # what it thinks of this command is no fault of its own
+            if not fault.refused or fault.code == EXIT_BAD_ARGUMENTS:
+                raise
+            search.pass_over(fault)
 
 
 def check_surroundings(job, environment):
@@ -5829,13 +5976,13 @@ class VolunteerSearch:
     """The way to a volunteer: a slot, and a connection to its host; both None at first.
 
     source: what messages call the job; size: bytes of work once they are known, else 0; way:
-    "files" or "text", as far as the host is known, else None. A host that cannot be connected to
-    is backed off, and the search goes on."""
+    "files" or "text", as far as the host is known, else None; broken: the host over ssh whose link
+    broke in this job. A host that cannot be connected to is backed off, and the search goes on."""
 
     def __init__(self, source, pool):
         """pool: of the hosts in the list; it loses those that fail."""
         self.source, self.pool, self.size = source, pool, 0
-        self.host = self.slot = self.connection = self.way = None
+        self.host = self.slot = self.connection = self.way = self.broken = None
 
     def take(self, size=0):
         """Hold a slot, after a wait for one if need be; size: bytes of work, if known. Raises
@@ -5853,6 +6000,10 @@ class VolunteerSearch:
         if self.way is None:
             self.way = read_about(self.pool.directory, self.host)[0]
         return self.way != "text"
+
+    def is_ours(self):
+        """Tell whether the host is known to be a daemon of ours."""
+        return read_about(self.pool.directory, self.host)[1] != ""
 
     def note_way(self, about):
         """Remember what the host says of itself: "text", or "files" and its number of places."""
@@ -5883,33 +6034,33 @@ class VolunteerSearch:
     def start_connection(self):
         """Begin to connect to the host of the slot, if there is one."""
         if self.host:
-            self.connection = Connection(self.host)
+            self.connection = Tunnel(self.host, self.host is self.broken) if self.host.by_ssh \
+                else Connection(self.host)
             self.connection.start()
 
-    def announce(self, argv):
-        """Tell the volunteer what is to come, if it is known and quickly reached."""
-        if self.connection:
-            self.connection.announce(argv)
-
-    def announced(self):
-        """Tell whether a volunteer has the command already, so that it does not depend on the
-        farm how soon the job is known to stay here."""
-        return self.connection is not None and self.connection.announced is not None
-
-    def connect(self, argv, timeout_s):
+    def connect(self, timeout_s):
         """Return a Connection, after a wait for a slot if need be. Raises HostFailed when no
-        host can be reached. argv: the command; if another one was announced, that is undone."""
-        if self.connection and self.connection.announced not in (None, argv):
-            self.hang_up()
+        host can be reached. timeout_s: of each later step on it."""
         while True:
             self.take(self.size)
-            if not self.connection:
-                self.start_connection()
+            self.connection = Connection(self.host)
+            self.connection.start()
             try:
                 self.connection.finish(timeout_s)
                 return self.connection
             except HostFailed as fault:
                 self.give_up(fault)
+
+    def may_remake_link(self, fault):
+        """Tell whether the job is worth another try over a new link, as it is once where ssh or
+        the daemon behind it has ended. One that has gone silent is to be made anew later."""
+        if not self.host or not self.host.by_ssh:
+            return False
+        if fault.code == EXIT_IO_ERROR:
+            forget_tunnel(self.host)
+        may = fault.code == EXIT_TRUNCATED and self.broken is not self.host
+        self.broken = self.host
+        return may
 
     def give_up(self, fault):
         """Back the host off; raises HostFailed with its fault when it was the last one."""
@@ -5922,8 +6073,8 @@ class VolunteerSearch:
                            if host is not self.host and not self.pool.is_backed_off(host)]
         self.release()
         if all(host.in_place for host in self.pool.hosts):
-            raise HostFailed(fault.code, text, reached=False)
-        warn(text + "; trying another host")
+            raise HostFailed(fault.code, text, reached=False, is_known=fault.is_known)
+        (debug if fault.is_known else warn)(text + "; trying another host")
 
     def hang_up(self):
         """Let go of the connection, but not of the slot."""
@@ -5942,24 +6093,6 @@ class VolunteerSearch:
         if self.slot is not None and not self.host.in_place:
             posix.close(self.slot)
         self.slot = None
-
-
-def preprocess(preprocessor, pool, search, environment):
-    """Run the preprocessor in a slot of this machine, and connect meanwhile. If a volunteer has
-    the command, and the text will most probably do, it may not have ended on return."""
-    slot = own_slot(pool, environment)
-    try:
-        preprocessor.start()
-        search.start_connection()
-        search.announce(preprocessor.remote_command())
-        preprocessor.glance()
-        if preprocessor.plain and search.announced():
-            preprocessor.await_text()
-        else:
-            preprocessor.finish()
-    finally:
-        if slot is not None:
-            posix.close(slot)
 
 
 def own_slot(pool, environment):
@@ -5983,63 +6116,56 @@ def wait_for_own_slot(environment):
         posix.set_inheritable(slot, True)
 
 
-def compile_there(job, argv, preprocessor, connection, search, environment):
-    """Have the volunteer compile; leave what the compiler would have left; return its status.
-
-    The end of the preprocessor's run, and a look at its text, may come now, while the volunteer
-    is at work: None is returned if that has to be given another text. Raises RunLocally and
-    HostFailed as distribute does."""
+def compile_by_text(job, text, connection, search, environment):
+    """Have the volunteer compile a Text; leave what the compiler would have left; return its
+    status. Raises RunLocally and HostFailed as distribute does."""
     import time
     host, target = search.host, None
-    debug("there: " + " ".join(argv))
+    programs = list_programs(job, environment) if search.is_ours() else b""
+    debug("there: " + " ".join(text.argv))
+    notice("compile %s on %s" % (job.source, host))
     try:
         started = time.monotonic()
-        send_request(connection, argv, preprocessor.text, preprocessor.size)
-        if not (preprocessor.confirm()
-                and (preprocessor.looked_at or preprocessor.reads_the_same())):
-            return None
-        preprocessor.close_text()
-        notice("compile %s on %s" % (job.source, host))
+        send_request(connection, text, programs)
         target = Target(job.output, not job.assembly, environment)
-        reply = recv_reply(connection)
+        reply = recv_reply(connection,
+                           CHECKED_TEXT_VERSION if programs else PROTOCOL_VERSION)
         seconds = time.monotonic() - started
         search.release_slot()
-        status = finish_job(job, preprocessor, connection, reply, target)
-    except WireError as fault:
-        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
-    except HostFailed as fault:
-        if not fault.reached:           # the preprocessor's, when it came to its end
-            raise
-        if not fault.refused:
+        status = finish_job(job, text, connection, reply, target, environment)
+    except (WireError, HostFailed) as fault:
+        refused = isinstance(fault, HostFailed) and fault.refused
+        if programs and not refused:    # it may have become another daemon
+            search.note_way("text")
+        if isinstance(fault, HostFailed) and not refused:
             search.pool.back_off(host)
-        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
+        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault), refused=refused)
     finally:
         if target:
             target.discard()
     if len(search.pool.hosts) > 1:
-        write_speed(search.pool.directory, host.key, preprocessor.size, max(seconds, 1e-6))
+        write_speed(search.pool.directory, host.key, text.size, max(seconds, 1e-6))
     return status
 
 
-def finish_job(job, preprocessor, connection, reply, target):
+def finish_job(job, text, connection, reply, target, environment):
     """Put object, dependencies and messages in their places; return the exit status. target: of
     the object; if anything goes wrong, there is no new one."""
-    if (in_doubt(job, reply, preprocessor.inexact)
-            or quotes_are_mixed(job, reply, preprocessor)):
+    if in_doubt(job, reply) or quotes_are_mixed(text, reply, environment):
         raise RunLocally("what came from there need not be what comes from here")
     try:
         if reply.status == 0:
             target.receive(connection, reply.size)
         connection.check_end()
-        preprocessor.write_rule()       # gcc does when it fails, too, and leaves an older object
+        if text.rule_place:             # gcc writes it when it fails, too, and leaves an older
+            write_in_place(*text.rule_place, [text.rule])               # object
         if reply.status == 0:
             target.commit()
     except OSError as error:
         raise RunLocally("%s: cannot be written: %s" % (error.filename or job.output,
                                                         error.strerror))
     write_fully(1, reply.stdout)
-    write_fully(2, merge_messages(preprocessor.messages, reply.stderr,
-                                  preprocessor.environment))
+    write_fully(2, merge_messages(text.messages, reply.stderr, environment))
     return reply.status >> 8
 
 
@@ -6060,12 +6186,13 @@ The compiler may be left out (then it is cc), and distcc.py may be called by a s
 that has the compiler's name and stands first in PATH. Options of distcc.py come before the
 compiler; all that follows is the compiler's.
 
-DISTCC_HOSTS lists the machines that compile, each of which runs distccd.py:
+DISTCC_HOSTS lists the machines that compile, each of which runs distccd.py, or sshd:
   HOST[:PORT][/LIMIT]        a name or an IPv4 address; port %d and limit %d unless given
   [IPV6-ADDRESS]:PORT/LIMIT
+  [USER]@HOST[:PORT][/LIMIT] over ssh: nothing need be installed there but Python
   localhost[/LIMIT]          compiles here, without a daemon
 Other variables: DISTCC_WAY DISTCC_VERBOSE DISTCC_LOG DISTCC_SAVE_TEMPS DISTCC_TCP_CORK DISTCC_DIR
-DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD DISTCC_DIRECTIVES_ONLY; see README.
+DISTCC_SSH DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD; see README.
 """ % (DEFAULT_PORT, DEFAULT_LIMIT)
 VERSION_TEXT = "distcc.py %s\nprotocol 1, default port %d\n" % (VERSION, DEFAULT_PORT)
 LINKED_SUFFIXES = (".o", ".obj", ".a", ".so", ".lo", ".la", ".dylib", ".lib")
@@ -6214,11 +6341,13 @@ def explain_text(argv, environment, reason):
     path = find_program(job.compiler, environment["PATH"])
     if path is None:
         raise RunLocally("%s: not found in PATH" % job.compiler)
-    preprocessor = Preprocessor(job, path, environment, [])
+    check_compiler(path)
     lines = ["goes by text (%s): %s compiled to %s" % (reason, job.source, job.output)]
-    if job.language in PREPROCESSED_FORM:
-        lines.append("preprocessed here:  " + " ".join(preprocessor.command()))
-    return lines + ["compiled there:     " + " ".join(preprocessor.remote_command())]
+    if job.language in PREPROCESSED_LANGUAGES:
+        posix.close(open_preprocessed(job, environment))
+    else:
+        lines.append("preprocessed here:  " + " ".join(preprocessor_command(job, [], "N")))
+    return lines + ["compiled there:     " + " ".join(remote_command(job, [], environment))]
 
 
 def print_lines(*lines):

@@ -100,7 +100,6 @@ MOST_LINGERING = 64                     # connections turned away whose bytes ar
 LOOP_S = 0.25                           # how soon the accept loop sees a signal or a dead child
 ACCEPT_PAUSE_S = 0.1                    # after accept or fork failed for want of resources
 
-EARLY_START_S = 2.0                     # so long a compiler may wait for the client to preprocess
 PLACE_POLL_MS = 3                       # the one that waits for a compiler's place looks so often
 TURN_POLL_MS = 50                       # the others see at least so often whether it is their turn
 COMPILE_POLL_MS = 500                   # a compiler that left its pipes to others is noticed
@@ -428,6 +427,11 @@ def add_mode_options(group):
     group.add_argument("-p", "--port", type=number_from(0, 65535), default=DEFAULT_PORT,
                        help="TCP port, default %(default)s; 0 picks one, which the log names")
     group.add_argument("--listen", metavar="ADDRESS", help="listen on this address only")
+    group.add_argument("--socket", metavar="PATH", help="listen on this UNIX socket instead, for "
+                       "this user alone;\nits directory is made if need be, as distcc.py does "
+                       "over ssh")
+    group.add_argument("--idle-exit", type=number_from(0, None, float), default=0, metavar="S",
+                       help="end after so many seconds without a connection (0: never)")
     group.add_argument("-P", "--pid-file", metavar="FILE", help="write the daemon's process id")
     group.add_argument("-N", "--nice", type=number_from(0, 20), default=0, metavar="NICENESS",
                        help="run at this lower priority, 0 to 20")
@@ -571,15 +575,15 @@ class Command:
 
     compiler: its first word. action: "-c" or "-S". options: the words that may go to the
     compiler. source: the input's name as the client gave it, for the log. language: the
-    preprocessed form, as -x names it. directives_only: macros are still to be expanded.
-    family: what family_of() says of the compiler, None until it is asked."""
+    preprocessed form, as -x names it. family: what family_of() says of the compiler, None until
+    it is asked."""
 
     def __init__(self, compiler):
         self.compiler = compiler
         self.action = self.source = self.language = self.family = None
         self.options = []
         self.assembler_words = []
-        self.preprocessed = self.directives_only = self.arch_given = False
+        self.arch_given = False
 
 
 def refuse(reason, word):
@@ -620,10 +624,6 @@ def read_input(command, word):
 def read_option(command, word, words):
     """Read one option into the command; words: iterator over the words that follow."""
     option, argument = long_to_short(word)
-    if option in ("-fpreprocessed", "-fdirectives-only"):
-        command.preprocessed |= option == "-fpreprocessed"
-        command.directives_only |= option == "-fdirectives-only"
-        return
     if argument is not None and option not in SEPARATE_ARGUMENT:
         option, argument = option + argument, None
     if argument is None and option in SEPARATE_ARGUMENT:
@@ -709,8 +709,6 @@ def check_command(command):
         raise Refused(EXIT_BAD_ARGUMENTS, "neither -c nor -S")
     if command.source is None:
         raise Refused(EXIT_BAD_ARGUMENTS, "no input file")
-    if command.directives_only and not command.preprocessed:
-        refuse("only together with -fpreprocessed", "-fdirectives-only")
     # Over all of them at once: -Wa,--defsym -Wa,/etc/passwd=1 are two words of one command.
     if not assembler_words_harmless(command.assembler_words):
         refuse("assembler options not allowed", " ".join(command.assembler_words))
@@ -722,8 +720,8 @@ def check_command(command):
     return command
 
 
-# gcc under -fdirectives-only, and clang always, obey directives in text that is said to be
-# preprocessed: #include there would read this machine's files. The patterns below match what any
+# clang obeys directives in text that is said to be preprocessed: #include there would read this
+# machine's files. The patterns below match what any
 # compiler might take for such a directive, and more: blanks (clang's Unicode ones too, so all
 # that is not ASCII, and all that is written \u2003 or \N{EM SPACE}), digraphs, trigraphs, spliced
 # lines; a lone CR ends a line.
@@ -882,9 +880,9 @@ def guard_source(source):
     """Return bytes to be compiled before the source, which change no object.
 
     gcc loads a precompiled header, which is memory of the compiler, where
-    `#pragma GCC pch_preprocess "FILE"` is the first token of all, and macros can spell that in
-    ways that no scan finds. So another pragma goes first, behind a copy of the line markers that
-    name the main file and the directory."""
+    `#pragma GCC pch_preprocess "FILE"` is the first token of all, and that may stand behind longer
+    comments than are worth a search. So another pragma goes first, behind a copy of the line
+    markers that name the main file and the directory."""
     markers = LINE_MARKERS.match(source).group()
     return markers + b"#pragma GCC diagnostic push\n" + (b"" if markers else b'# 1 "<stdin>"\n')
 
@@ -1210,17 +1208,6 @@ class Places:
         self.held = next(filter(self.try_lock, range(self.count)), None)
         return self.held is not None
 
-    def take_unwanted(self):
-        """The same, but leave it to those who wait, if any do."""
-        return not self.wanted() and self.take_now()
-
-    def wanted(self):
-        """Tell whether someone waits for a place."""
-        if not self.try_lock(self.count):
-            return True
-        self.unlock(self.count)
-        return False
-
     def count_taken(self):
         """Return how many places are held, by us too."""
         taken = 0
@@ -1366,7 +1353,10 @@ def read_header(receive, token, most):
 #   alone, any number). A reference is a line "DIGEST MASK": of the page with that digest the
 #   entries whose bits are set in the hex number MASK, the lowest bit for the first.
 # A digest is BLAKE2b with 32 bytes, in lower-case hex.
+# By text between our own two: DIST 65 · PAGE entries (of the programs) · ARGC and the rest as in
+#   protocol 1, answered with DONE 65 and the rest; STAT 110 << 8 if a program there is another.
 FILES_VERSION = 64
+CHECKED_TEXT_VERSION = 65
 PAGE_ENTRIES = 64
 DIGEST_DIGITS = 64
 FLAG_DEFLATE, FLAG_TERMINAL = 1, 2
@@ -1392,7 +1382,7 @@ def digest_of(content):
 # so. The longest match decides. The kinds are:
 PLAIN = "plain"                  # code generation or warnings: goes to every compiler
 PREPROCESSOR = "preprocessor"    # has done its work when the source is preprocessed
-LINKER = "linker"                # without meaning for -c and -S
+LINKER = "linker"                # without meaning for -c and -S, even in gcc's specs
 SPECIAL = "special"              # decides what the job is: each side reads it with its own code
 ELSEWHERE = "elsewhere"          # reads or writes other files, or depends on where it runs
 UNKNOWN = "unknown"
@@ -1442,16 +1432,19 @@ OPTIONS_BY_KIND = {
     PREPROCESSOR: """-A* -D* -F* -I* -U* -C -CC -cxx-isystem* -c-isystem* -idirafter* -iframework*
         -imacros* -imultiarch* -imultilib* -include* -iprefix* -iquote* -isysroot* -isystem*
         -iwithprefix* -iwithprefixbefore* -nostdinc -nostdinc++ -nostdlibinc -nobuiltininc -remap
-        --sysroot* -finput-charset=*""",
-    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -s -r -N -n -t -rdynamic
-        -static -static-libgcc -static-libstdc++ -static-pie -shared -shared-libgcc -symbolic
-        -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs -nolibc -nostdlib++ -h
-        -rpath -framework -weak_framework -fuse-ld=*""",
-    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
+        --sysroot* -finput-charset=* -traditional-cpp""",
+    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -h -rpath -framework
+        -weak_framework -fuse-ld=*""",
+    PLAIN: """-s -r -N -n -t -rdynamic -static -static-libgcc -static-libstdc++ -static-pie -shared
+        -shared-libgcc -symbolic -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs
+        -nolibc -nostdlib++
+        -O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
     -pg
         --param* -target --target=* -stdlib=* -b -V -G* -trigraphs -Qunused-arguments
         -g -g0 -g1 -g2 -ggdb -ggdb0 -ggdb1 -ggdb2 -gdwarf* -gno-* -gstrict-dwarf -gz*
         -gcolumn-info -gline-tables-only -gmlt -gpubnames -ggnu-pubnames -grecord-gcc-switches
+        -g3 -ggdb3 -gstabs* -gctf* -gbtf* -glldb* -frecord-gcc-switches -frecord-command-line
+        -grecord-command-line -fdebug-macro -femit-struct-debug-* -fno-emit-struct-debug-*
         -gstatement-frontiers -gvariable-location-views* -ginline-points -gas-loc-support
         -gas-locview-support -ginternal-reset-location-views -gdescribe-dies -gtoggle
         -ffile-prefix-map=* -fdebug-prefix-map=* -fmacro-prefix-map=* -fcoverage-prefix-map=*
@@ -1520,17 +1513,13 @@ REASONS_ELSEWHERE = {
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
         -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
         --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
-    "its messages depend on the source itself": """-fanalyzer -Wmisleading-indentation
-        -Werror=misleading-indentation -fdiagnostics-absolute-paths
-        -fuse-line-directives -frewrite-*""",
+    "its messages depend on the source itself": """-Werror=misleading-indentation
+        -fdiagnostics-generate-patch -fdiagnostics-absolute-paths -fuse-line-directives
+        -frewrite-*""",
     "it depends on this machine's processor": "-march=native -mtune=native -mcpu=native",
-    "the object records the command or the macros": """-g3 -ggdb3 -gstabs* -gctf* -gbtf*
-        -frecord-gcc-switches -frecord-command-line -grecord-command-line -flto* -fcompare-debug*
-        -fdiagnostics-generate-patch -fdiagnostics-parseable-fixits -P -traditional-cpp
-        -traditional -fdebug-macro -ffat-lto-objects -fwhole-program -gcodeview* -glldb*
-        -gembed-source -gmodules -gsce
-        -fembed-bitcode* -femit-struct-debug-* -fno-emit-struct-debug-* -fdebug-cpp
-        -fno-debug-cpp -fno-working-directory -fcoverage-mapping -fopenacc* -fself-test*""",
+    "the object would be another": """-flto* -fcompare-debug* -P -traditional -ffat-lto-objects
+        -gcodeview* -gembed-source -gmodules -gsce -fembed-bitcode* -fdebug-cpp -fno-debug-cpp
+        -fno-working-directory -fcoverage-mapping -fself-test*""",
 }
 
 
@@ -1914,9 +1903,9 @@ class OwnFiles:
     Each job asks for some fifty; reading a compiler of 30 MB takes 50 ms, looking up 2 us."""
 
     def __init__(self, path):
-        """path: of the file that remembers (bytes); it may be removed at any time."""
+        """path: of the file that remembers (bytes), which may be removed at any time; or None."""
         self.path = path
-        self.known = None               # {path: (mtime_ns, size, inode, ctime_ns, digest)}
+        self.known = None if path else {}       # {path: (mtime_ns, size, inode, ctime_ns, digest)}
         self.changed = False
 
     def load(self):
@@ -1969,7 +1958,7 @@ class OwnFiles:
 
     def save(self):
         """Remember what was found out. Never raises."""
-        if not self.changed:
+        if not self.changed or not self.path:
             return
         self.changed = False
         temporary = b"%s.%d" % (self.path, os.getpid())
@@ -1980,6 +1969,19 @@ class OwnFiles:
             os.rename(temporary, self.path)
         except OSError as error:
             log("debug", "digests are not remembered: %s" % error)
+
+
+def own_files_path(options):
+    """Return the path (bytes) at which a daemon without a store remembers the digests of this
+    machine's own files; None if it has no cache directory of its own to keep them in."""
+    directory = options.cache_directory
+    try:
+        facts = os.stat(directory)
+        if facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return os.fsencode(directory) + b"/own-files"
+    except OSError:
+        pass
+    return None
 
 
 def size_in_name(name):
@@ -2228,16 +2230,20 @@ class RootDirectory:
         self.marks = b""
         self.detach = lambda: None
 
-    def make(self, pages, fresh=False):
+    def make(self, pages, most_idle, fresh=False):
         """Take the tree that shares most with `pages` (digests), of those that were left, or make
-        a new one, as always when it is to be fresh. Raises OSError."""
+        a new one: always if it is to be fresh, and if none shares anything while fewer than
+        most_idle are there, for that is faster than to change one. Raises OSError."""
         jobs = self.store.path + b"/jobs/"
         path = jobs + b"%d_%s" % (os.getpid(), os.urandom(6).hex().encode())
         self.marks = pack_marks(pages)
-        for _, name in sorted(((len(read_marks(name) & read_marks(self.marks)), name)
-                               for name in os.listdir(jobs) if name.startswith(IDLE_PREFIX)),
-                              reverse=True):
-            if not fresh and self.take_over(jobs + name, path):
+        idle = [] if fresh else sorted(
+            ((len(read_marks(name) & read_marks(self.marks)), name)
+             for name in os.listdir(jobs) if name.startswith(IDLE_PREFIX)), reverse=True)
+        for shared, name in idle:
+            if not shared and len(idle) < most_idle:
+                break
+            if self.take_over(jobs + name, path):
                 return
         os.mkdir(path, 0o700)
         self.hold(path)
@@ -2635,7 +2641,7 @@ class Roots:
         directory = RootDirectory(self.store)
         try:
             try:
-                directory.make([], fresh=True)
+                directory.make([], 0, fresh=True)
                 with open(directory.path + b"/in/trial", "wb"):
                     pass
                 os.link(directory.path + b"/in/trial", directory.path + b"/lower/trial")
@@ -2744,21 +2750,19 @@ class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
 
     name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
-    which the whole request must be here, but for the time that its bytes take. while_waiting:
-    what to call again and again while bytes of the request are awaited, until it returns False;
-    or None. by_files: how it is to be answered. answering: whether an answer by files has begun.
-    send_limit: the same as limit for the answer, None before it.
-    note(): bytes of its NOTE. next_life: time.monotonic() at which the next LIFE is due, None
-    while it is not wanted."""
-
+    which the whole request must be here, but for the time that its bytes take. by_files, version:
+    how it is to be answered, and by which protocol if by text. answering: whether an answer by
+    files has begun. send_limit: the same as limit for the answer, None before it. note(): bytes of
+    its NOTE. next_life: time.monotonic() at which the next LIFE is due, None while it is not
+    wanted."""
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
         self.stream = io.FileIO(in_fd, closefd=False)
         self.silence_s = silence_timeout_s()
         self.received = self.sent = 0
-        self.while_waiting = None
         self.by_files = self.answering = False
+        self.version = PROTOCOL_VERSION
         self.note = lambda: b""
         self.next_life = None
         self.limit = time.monotonic() + SILENCES_PER_REQUEST * self.silence_s
@@ -2800,14 +2804,7 @@ class Peer:
         wait_s = min(self.silence_s, limit - time.monotonic())
         if wait_s <= 0:
             raise Refused(EXIT_IO_ERROR, "the request came too slowly")
-        silent_at = time.monotonic() + wait_s
-        while self.while_waiting and time.monotonic() < silent_at:
-            if self.reader.poll(PLACE_POLL_MS):
-                return
-            if not self.while_waiting():
-                self.while_waiting = None
-        rest_s = max(0.0, silent_at - time.monotonic())
-        if not self.reader.poll(1000 * rest_s) and wait_s == self.silence_s:
+        if not self.reader.poll(1000 * wait_s) and wait_s == self.silence_s:
             raise Refused(EXIT_IO_ERROR, "nothing came for %g s" % self.silence_s)
 
     def watch(self, timeout_ms):
@@ -2821,12 +2818,6 @@ class Peer:
         if self.next_life is not None and time.monotonic() >= self.next_life:
             self.next_life = time.monotonic() + LIFE_AFTER_S
             self.send(pack_header(b"LIFE", 0))
-    def look(self):
-        """See, in the middle of work, whether the client leaves, and do what is to be done while
-        waiting. Raises ClientGone, Refused."""
-        self.watch(0)
-        if self.while_waiting and not self.while_waiting():
-            self.while_waiting = None
 
     def meet_silence(self):
         """The client stirs, and after its request it can only leave or be at fault: raise that."""
@@ -2901,14 +2892,17 @@ class Peer:
 
 
 def recv_version(peer):
-    """Return whether the request is one by files, and have the peer answered accordingly: an
-    unknown version with our highest. Raises WireError, Refused, ClientGone."""
+    """Return the version of the request, and have the peer answered accordingly: an unknown one
+    as one by files. Raises WireError, Refused, ClientGone."""
     version = read_header(peer.receive, b"DIST", 0xffffffff)
-    peer.by_files = version != PROTOCOL_VERSION
-    if version not in (PROTOCOL_VERSION, FILES_VERSION):
-        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d "
-                        "and %d" % (version, PROTOCOL_VERSION, FILES_VERSION))
-    return peer.by_files
+    peer.by_files = version not in (PROTOCOL_VERSION, CHECKED_TEXT_VERSION)
+    if not peer.by_files:
+        peer.version = version
+    elif version != FILES_VERSION:
+        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d, "
+                        "%d and %d" % (version, PROTOCOL_VERSION, FILES_VERSION,
+                                       CHECKED_TEXT_VERSION))
+    return version
 
 
 def recv_command(peer):
@@ -2926,6 +2920,16 @@ def recv_command(peer):
                             % MAX_COMMAND_BYTES)
         argv.append(os.fsdecode(read_exactly(receive, length, "ARGV")))
     return argv
+
+
+def recv_programs(peer):
+    """Return [(path, digest)] of the programs that compile on the client, absolute paths as bytes.
+
+    Raises WireError, Refused, ClientGone."""
+    page = read_exactly(peer.receive, read_header(peer.receive, b"PAGE", MAX_PAGE_BYTES), "PAGE")
+    heads, paths = [], []
+    read_entries(page, None, heads, paths)
+    return [(path, entry.digest) for path, entry in Layout(heads, paths).files.items()]
 
 
 def recv_source(peer, note_received):
@@ -2955,10 +2959,10 @@ def recv_source(peer, note_received):
     return source
 
 
-def pack_reply(status, messages, output, object_bytes):
-    """Return all of a reply up to the object itself. messages, output: the compiler's stderr
-    and stdout (buffers); status: raw wait status."""
-    return b"".join((pack_header(b"DONE", PROTOCOL_VERSION), pack_header(b"STAT", status),
+def pack_reply(status, messages, output, object_bytes, version=PROTOCOL_VERSION):
+    """Return all of a reply by text up to the object itself. messages, output: the compiler's
+    stderr and stdout (buffers); status: raw wait status; version: of the protocol."""
+    return b"".join((pack_header(b"DONE", version), pack_header(b"STAT", status),
                      pack_header(b"SERR", len(messages)), messages,
                      pack_header(b"SOUT", len(output)), output,
                      pack_header(b"DOTO", object_bytes)))
@@ -2978,7 +2982,7 @@ def send_reply(peer, status, messages, output, object_path):
 
     Raises ClientGone, Refused if there is no object or it is too large, OSError."""
     if status:
-        peer.send(pack_reply(status, messages, output, 0))
+        peer.send(pack_reply(status, messages, output, 0, peer.version))
         return
     try:
         fd = os.open(object_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -2990,7 +2994,7 @@ def send_reply(peer, status, messages, output, object_path):
         size = os.fstat(fd).st_size
         if size > MAX_OBJECT_BYTES:
             raise Refused(EXIT_IO_ERROR, "an object of %d bytes cannot be sent" % size)
-        head = pack_reply(status, messages, output, size)
+        head = pack_reply(status, messages, output, size, peer.version)
         if size <= SMALL_OBJECT_BYTES:
             peer.send(head + os.read(fd, size))
         else:
@@ -3006,12 +3010,12 @@ def send_refusal(peer, code, reason):
     if peer.by_files:
         peer.send(pack_answer(code << 8, text, b"", peer.note(), 0))
     else:
-        peer.send(pack_reply(code << 8, text, b"", 0))
+        peer.send(pack_reply(code << 8, text, b"", 0, peer.version))
 
 
 # -------------------------------------------------------------------------------------------
 # Job: directory, rebuilt command, compile, clean
-# JobDirectory compiler_argv Worker
+# JobDirectory compiler_argv Progress Session Worker
 # -------------------------------------------------------------------------------------------
 
 def temporary_directory():
@@ -3114,76 +3118,68 @@ def compiler_argv(command, compiler, family, source, output):
     if family == "clang" and command.language != "assembler":
         # clang names its unit after the main file, gcc after the line markers
         argv += ["-Xclang", "-main-file-name", "-Xclang", command.source]
-    if command.directives_only:
-        argv += ["-fpreprocessed", "-fdirectives-only"]
     return argv + ["-x", command.language, command.action, "-o", output, source]
 
 
-class Worker:
-    """What serves connections, one at a time: the options, the PATH and the places.
+class Progress:
+    """What is told of a connection to the process that accepted it; here nobody listens."""
 
-    stopping counts the requests to stop. The first one ends a job that has no whole request
-    yet; one that is at_work may finish for some seconds, then a second one ends it. Where a
-    stop would leave something behind (a process, half an answer) unstoppable is true."""
+    def note_group(self, group):
+        """The process group of the connection's compiler; 0 when that has ended."""
 
-    def __init__(self, options, places=None):
-        """places: Places, or None where one process serves one job at a time."""
-        self.options, self.places = options, places
-        self.run = None                 # the job's Compile, once it is started
-        self.directory = JobDirectory()
-        self.early_until = 0.0          # time.monotonic() at which an early start is given up
-        self.times_wanted = 0           # in a row, the place of an early start
-        self.path = clean_path(os.environ.get("PATH") or os.defpath)
-        self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
-                            RECURSION_GUARD: str(RECURSION_LIMIT)}
-        self.stopping = 0
-        self.serving = self.at_work = self.unstoppable = False
+    def note_whole(self):
+        """The request is whole."""
+
+    def note_received(self, count):
+        """So many bytes of the request have come. May raise Refused: there is no room."""
+
+
+class Session:
+    """One connection, served to its end.
+
+    worker: the Worker; peer; progress. title: what the log calls the job. run: the job's Compile
+    while there is one. at_work: whether the request is whole. Where a stop would leave something
+    behind (a process, half an answer) unstoppable is true."""
+
+    def __init__(self, worker, peer, progress):
+        self.worker, self.peer, self.progress = worker, peer, progress
+        self.options, self.places = worker.options, worker.places
         self.title = ""
-        self.command_bytes = None       # of the request, up to the source
-        self.note_group = lambda group: None
-        self.note_whole = lambda: None
-        self.note_received = lambda count: None
-
-    def handle_stop(self):
-        """For signal handlers: a request to stop. Raises Refused in the job that it ends."""
-        self.stopping += 1
-        if self.stopping == 1:
-            signal.setitimer(signal.ITIMER_REAL, STOP_GRACE_S)      # brings the second one
-        if self.serving and not self.unstoppable:
-            self.check_stop()
+        self.run = None
+        self.directory = JobDirectory()
+        self.at_work = self.unstoppable = False
 
     def check_stop(self):
         """Raise Refused if the job must end now."""
-        if self.stopping > int(self.at_work):
+        if self.worker.stopping > int(self.at_work):
             raise Refused(EXIT_DISTCC_FAILED, "the daemon is stopping")
 
-    def serve(self, peer, address):
-        """Serve one connection to its end and log it in one line. Never raises.
+    def serve(self, address):
+        """Do what is asked and log it in one line. Never raises.
 
         address: the client's, to be checked; None where a super-server has checked it."""
-        began = time.monotonic()
-        self.title = ""
-        self.command_bytes = None
-        self.at_work = self.unstoppable = False
+        began, peer = time.monotonic(), self.peer
         level, outcome = "info", ""
         try:
-            self.serving = True
+            self.worker.session = self
             self.check_stop()
             if address is not None and not address_allowed(address, self.options.networks):
                 raise Refused(EXIT_DISTCC_FAILED, "address %s is not served" % address)
-            outcome = self.serve_job(peer)
+            version = recv_version(peer)
+            outcome = self.serve_files() if version == FILES_VERSION else self.serve_text()
         except ClientGone as error:
             level, outcome = "info", "client gone: %s" % error
         except Exception as error:
             # The one place that answers for all faults of a job, so that none ends in a traceback.
-            level, outcome = self.answer_fault(peer, error)
-        self.serving = False
+            level, outcome = self.answer_fault(error)
+        self.worker.session = None
         log(level, "%s: %s%s, %d bytes in, %d out, %.3f s" % (
             peer.name, self.title, outcome, peer.received, peer.sent, time.monotonic() - began))
 
-    def answer_fault(self, peer, error):
+    def answer_fault(self, error):
         """Tell the client why its job was not done; return (level, text) for the log."""
         self.unstoppable = True
+        peer = self.peer
         level, code, reason = explain_fault(error)
         if not peer.received and isinstance(error, WireError):
             return "debug", "closed without a request"
@@ -3193,104 +3189,68 @@ class Worker:
                 peer.drain()
         except ClientGone:
             reason += " (and the client has gone)"
-        if code == EXIT_TRUNCATED and peer.received == self.command_bytes:
-            return "debug", "closed without a source"       # the client found that it stays there
         return level, "refused (%d): %s" % (code, reason)
 
-    def serve_files(self, peer):
-        """Serve a request by files, which takes a FilesWorker."""
+    def serve_files(self):
+        """Serve a request by files, which takes a FilesSession."""
         raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here")
 
-    def serve_job(self, peer):
-        """Read a request, compile, reply; return the outcome for the log.
+    def serve_text(self):
+        """Read a request by text, compile, reply; return the outcome for the log.
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
-        if recv_version(peer):
-            return self.serve_files(peer)
+        peer = self.peer
+        programs = recv_programs(peer) if peer.version == CHECKED_TEXT_VERSION else []
         argv = recv_command(peer)
-        self.command_bytes = peer.received
         self.title = printable(" ".join(argv[:1])) + ": "
         try:
             command = rebuild_command(argv)
             self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
-            compiler = find_compiler(command.compiler, self.path, self.options.allow_compiler)
+            compiler = find_compiler(command.compiler, self.worker.path,
+                                     self.options.allow_compiler)
+            check_own_programs(programs, self.worker.own_files())
         except Refused:
-            recv_source(peer, self.note_received)
+            recv_source(peer, self.progress.note_received)
             # or the answer would be lost in the reset that this would meet
             raise
         try:
-            self.start_early(peer, command, compiler)
-            source = self.check_source(peer, command, compiler,
-                                       recv_source(peer, self.note_received))
-            peer.while_waiting = None
-            self.at_work = True
-            self.note_whole()
-            if self.places:
-                self.places.take(peer)
-            status = self.compile_job(peer, command, compiler, source)
-            return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+            source = recv_source(peer, self.progress.note_received)
+            source = self.check_source(command, compiler, source)
+            self.take_place()
+            return outcome_of(self.compile_job(command, compiler, source))
         finally:
             self.unstoppable = True
             self.end_compiler()
             self.directory.remove()
-            if self.places:
-                self.places.release()
+            self.release_place()
 
-    def start_early(self, peer, command, compiler):
-        """Start the compiler while the client still preprocesses, which saves its start later.
+    def take_place(self):
+        """Wait for a place, with a request that is whole. Raises ClientGone, Refused."""
+        self.at_work = True
+        self.progress.note_whole()
+        if self.places:
+            self.places.take(self.peer)
 
-        It has a place that nobody needs, and not for long: see keep_early(). Its faults are met
-        again when the source is here, for an answer given now might be lost."""
-        if not self.places or self.options.no_fifo or not self.places.take_unwanted():
-            return
-        self.unstoppable = True
-        try:
-            self.directory.make()
-            self.start_compiler(peer, command, compiler, "-")
-        except (OSError, Refused) as error:
-            log("debug", "%s: no early start: %s" % (peer.name, error))
-            self.give_up_early()
-        else:
-            peer.while_waiting = self.keep_early
-        self.early_until, self.times_wanted = time.monotonic() + EARLY_START_S, 0
-        self.unstoppable = False
-        self.check_stop()
+    def release_place(self):
+        """Give the place back: a client that is slow to read must not hold it."""
+        if self.places:
+            self.places.release()
 
-    def keep_early(self):
-        """End what start_early() began if that has waited too long, or a whole request needs
-        the place: one that is not whole must not keep others out. Tell whether it goes on.
-
-        Who holds the first place gives way at once and each further one a little later, so that
-        not all do."""
-        self.times_wanted = self.times_wanted + 1 if self.places.wanted() else 0
-        if self.times_wanted <= self.places.held and time.monotonic() < self.early_until:
-            return True
-        self.give_up_early()
-        self.unstoppable = False
-        self.check_stop()
-        return False
-
-    def give_up_early(self):
-        """Undo what start_early() did."""
-        self.end_compiler()
-        self.directory.remove()
-        self.places.release()
-
-    def start_compiler(self, peer, command, compiler, name):
+    def start_compiler(self, command, compiler, name):
         """Start the compiler on the source called name; "-" is its standard input.
 
         Raises OSError, Refused. To be called while `unstoppable`."""
-        environment = dict(self.environment, TMPDIR=self.directory.path)
+        environment = dict(self.worker.environment, TMPDIR=self.directory.path)
         output = os.path.join(self.directory.path, OUTPUT_NAMES[command.action])
         argv = compiler_argv(command, compiler, self.family(command, compiler), name, output)
-        log("debug", "%s: running %s" % (peer.name, printable(" ".join(argv), 2000)))
-        self.run = Compile(argv, self.directory.path, environment, name == "-", peer)
-        self.note_group(self.run.process.pid)
+        log("debug", "%s: running %s" % (self.peer.name, printable(" ".join(argv), 2000)))
+        self.run = Compile(argv, self.directory.path, environment, name == "-", self.peer)
+        self.progress.note_group(self.run.process.pid)
 
     def family(self, command, compiler):
         """Return the compiler's family, found out once for a command."""
         if command.family is None:
-            command.family = family_of(compiler, self.environment)
+            command.family = family_of(compiler, self.worker.environment)
         return command.family
 
     def end_compiler(self):
@@ -3298,32 +3258,31 @@ class Worker:
         if self.run:
             self.unstoppable = True
             self.run.end()
-            self.note_group(0)
+            self.progress.note_group(0)
             self.run = None
 
-    def check_source(self, peer, command, compiler, source):
+    def check_source(self, command, compiler, source):
         """Return the buffers that are to be compiled for this source. Raises Refused if it could
         make the compiler read files, ClientGone. No place is needed for this."""
         family = self.family(command, compiler)
         end = time.monotonic() + CHECK_S
 
         def look():
-            peer.look()
+            self.peer.watch(0)
             if time.monotonic() > end:
                 raise Refused(EXIT_BAD_ARGUMENTS, "the source takes too long to look through")
-        disarm_source(source, command.directives_only or family != "gcc", look)
+        disarm_source(source, family != "gcc", look)
         if family == "clang" or command.language == "assembler":
             return [source]
         return [guard_source(source), source]
 
-    def compile_job(self, peer, command, compiler, source):
+    def compile_job(self, command, compiler, source):
         """Have the source (buffers) compiled in the job's directory and reply; return the wait
         status."""
         self.unstoppable = True
-        if not self.run:
-            self.directory.make()
-            name = write_source(self.directory.path, source) if self.options.no_fifo else "-"
-            self.start_compiler(peer, command, compiler, name)
+        self.directory.make()
+        name = write_source(self.directory.path, source) if self.options.no_fifo else "-"
+        self.start_compiler(command, compiler, name)
         run = self.run
         self.unstoppable = False
         self.check_stop()
@@ -3331,12 +3290,63 @@ class Worker:
             widen_socket(run.stdin, sum(map(len, source)), self.options.jobs)
         status = run.run([] if self.options.no_fifo else source, self.options.job_lifetime)
         self.end_compiler()
-        if self.places:
-            self.places.release()       # a client that is slow to read must not hold it
+        self.release_place()
         blame_machine(status, run.messages["stderr"])
-        send_reply(peer, status, run.messages["stderr"], run.messages["stdout"],
+        send_reply(self.peer, status, run.messages["stderr"], run.messages["stdout"],
                    os.path.join(self.directory.path, OUTPUT_NAMES[command.action]))
         return status
+
+
+def check_own_programs(programs, own):
+    """Raise Refused (110) unless this machine has the same programs at the same paths: another
+    compiler would make another object. programs: as recv_programs gives them; own: OwnFiles."""
+    for path, digest in programs:
+        facts = own.facts_of(path)
+        if facts is None or facts[0] != digest:
+            raise Refused(EXIT_COMPILER_MISSING, "%s %s this machine" % (
+                printable(path), "is missing on" if facts is None else "differs from the one on"))
+    own.save()
+
+
+def outcome_of(status):
+    """Return what the log says of a raw wait status."""
+    return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+
+
+class Worker:
+    """What serves connections, one at a time: the options, the PATH and the places.
+
+    session: the Session that is being served, or None. stopping counts the requests to stop. The
+    first one ends a session that has no whole request yet; one that is at work may finish for
+    some seconds, then a second one ends it."""
+
+    session_class = Session
+
+    def __init__(self, options, places=None):
+        """places: Places, or None where one process serves one job at a time."""
+        self.options, self.places = options, places
+        self.path = clean_path(os.environ.get("PATH") or os.defpath)
+        self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
+                            RECURSION_GUARD: str(RECURSION_LIMIT)}
+        self.session = None
+        self.stopping = 0
+        self.own = OwnFiles(own_files_path(options))
+
+    def own_files(self):
+        """Return the OwnFiles that tell what this machine's programs are."""
+        return self.own
+
+    def handle_stop(self):
+        """For signal handlers: a request to stop. Raises Refused in the session that it ends."""
+        self.stopping += 1
+        if self.stopping == 1:
+            signal.setitimer(signal.ITIMER_REAL, STOP_GRACE_S)      # brings the second one
+        if self.session and not self.session.unstoppable:
+            self.session.check_stop()
+
+    def serve(self, peer, address, progress=Progress()):
+        """Serve one connection to its end; see Session.serve. progress: see Progress."""
+        self.session_class(self, peer, progress).serve(address)
 
 
 # What a compiler says (in English: LC_ALL is set) when not the source is at fault but this
@@ -3385,7 +3395,8 @@ def explain_fault(error):
 
 # -------------------------------------------------------------------------------------------
 # By files: the command as it came, in a root of the client's files
-# recv_request Receiver Layout read_entries FilesJob check_program send_result FilesWorker
+# recv_request Receiver Layout read_entries FilesJob check_program send_result FilesSession
+# FilesWorker
 # -------------------------------------------------------------------------------------------
 
 HEAD = re.compile(rb"f([-xl]) ([0-9a-f]{64}) (0|[1-9a-f][0-9a-f]{0,15}) (0|-?[1-9][0-9]{0,18})"
@@ -3405,6 +3416,7 @@ MOST_PAGES_BYTES = 64 * 1024 * 1024
 MOST_KEPT_PAGE_BYTES = PAGE_ENTRIES * 2 * (MAX_PATH_BYTES + 1)
 MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
 FETCH_WAIT_S = 5.0                      # so long a job waits for what others fetch, in all
+FETCH_WAIT_OVER_SSH_S = 1800.0          # a compiler on a slow line: twice would take twice as long
 FETCH_POLL_MS = 20
 # What a job may have this machine copy and digest, of which its request says little: toolchains
 # have some 300 MB, and headers that are this machine's own as well 10 MB.
@@ -3552,6 +3564,7 @@ class Receiver:
                 raise WireError(EXIT_TRUNCATED, "connection closed, %d bytes of a content missing"
                                 % length)
             length -= len(piece)
+            self.peer.send_life()       # what the client has sent may be on its way for long
             yield piece
 
     def store_content(self, digest, size, pieces):
@@ -3709,6 +3722,7 @@ class FilesJob:
         self.allowed = options.allow_compiler
         self.directory = RootDirectory(self.store)
         self.request = self.receiver = self.layout = None
+        self.fetch_wait_s = FETCH_WAIT_OVER_SSH_S if options.socket else FETCH_WAIT_S
         self.lacked = self.grown = 0
         self.lower_fds, self.files = {}, {}
         self.patient_until = None       # time.monotonic(): how long others are waited for
@@ -3722,7 +3736,8 @@ class FilesJob:
         self.request = recv_request(self.peer)
         if not self.foreign:
             self.request = keep_known_variables(self.request)
-        self.directory.make([digest for digest, _ in self.request.references])
+        self.directory.make([digest for digest, _ in self.request.references],
+                            self.roots.most_idle)
         self.receiver = Receiver(self.peer, self.directory.path + b"/in",
                                  max(self.store.limit_bytes, MAX_FILE_BYTES),
                                  self.store.check_room)
@@ -3997,7 +4012,7 @@ class FilesJob:
         them already, from that. missing: digests; have(digest) takes a content that is here, and
         tells whether it is. Raises as recv() does."""
         if missing and self.patient_until is None:
-            self.patient_until = time.monotonic() + FETCH_WAIT_S
+            self.patient_until = time.monotonic() + self.fetch_wait_s
         while missing:
             patient = time.monotonic() < self.patient_until
             mine = [digest for digest in missing
@@ -4308,62 +4323,40 @@ def deflate_file(fd):
         deflated += state.compress(piece)
 
 
-class FilesWorker(Worker):
-    """A Worker that does jobs by files too, where roots can be made."""
+class FilesSession(Session):
+    """A Session that does jobs by files too, where roots can be made."""
 
-    def __init__(self, options, places=None, roots=None, why_not=""):
-        """roots: Roots, or None for the reason why_not."""
-        super().__init__(options, places)
-        self.roots, self.why_not = roots, why_not
-        self.unswept = set()            # processes that were killed and may have left something
-
-    def sweep(self, pid=None):
-        """Remove what jobs by files that were killed have left, as sweep_directories() does."""
-        if self.roots and pid is None:
-            self.roots.store.sweep()
-        elif self.roots:
-            self.unswept.add(pid)
-            self.sweep_again()
-
-    def sweep_again(self):
-        """Try anew where sweep() came too early."""
-        self.unswept = {pid for pid in self.unswept if not self.roots.store.sweep(pid)}
-
-    def serve_files(self, peer):
+    def serve_files(self):
         """Serve a request by files; return the outcome for the log.
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
-        peer.note = self.note
-        if self.roots is None:
-            raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % self.why_not)
-        job = FilesJob(peer, self.roots, self.options)
+        worker, peer = self.worker, self.peer
+        peer.note = worker.note
+        if worker.roots is None:
+            raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % worker.why_not)
+        job = FilesJob(peer, worker.roots, self.options)
         try:
+            peer.next_life = time.monotonic() + LIFE_AFTER_S
             job.recv()
             self.title = files_title(job.request.argv)
-            peer.next_life = time.monotonic() + LIFE_AFTER_S
             job.lay_out()
-            self.at_work = True
-            self.note_whole()
-            if self.places:
-                self.places.take(peer)
-            status = self.run_files(peer, job)
-            return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+            self.take_place()
+            return outcome_of(self.run_files(job))
         except NoRoot as error:
-            self.why_not, self.roots = str(error), None
+            worker.why_not, worker.roots = str(error), None
             raise Refused(EXIT_DISTCC_FAILED, "no root: %s" % error) from None
         finally:
             self.unstoppable = True
             self.end_compiler()
-            if self.places:
-                self.places.release()
+            self.release_place()
             job.finish()
 
-    def run_files(self, peer, job):
+    def run_files(self, job):
         """Run the command of a job that is laid out, and answer; return its raw wait status."""
-        began = time.monotonic()
+        began, peer = time.monotonic(), self.peer
         self.unstoppable = True
         self.run = job.start()
-        self.note_group(self.run.process.pid)
+        self.progress.note_group(self.run.process.pid)
         self.run.process.release()
         run = self.run
         self.unstoppable = False
@@ -4375,7 +4368,7 @@ class FilesWorker(Worker):
         results = job.find_results()
         left = sum(facts.st_size for _, file, facts in results if file is not None)
         self.release_unless(left)
-        note = self.note() + b" lacked=%d seconds=%.3f" % (job.lacked, seconds)
+        note = self.worker.note() + b" lacked=%d seconds=%.3f" % (job.lacked, seconds)
         peer.answering = True
         peer.send_limit = time.monotonic() + SILENCES_PER_REQUEST * peer.silence_s
         peer.send(pack_answer(status, messages["stderr"], messages["stdout"], note, len(results)))
@@ -4390,8 +4383,36 @@ class FilesWorker(Worker):
     def release_unless(self, left):
         """Give the job's place back, unless so many bytes of results are left that other jobs
         would find too little memory. A client that is slow to read must not hold it for less."""
-        if self.places and left <= LARGE_RESULTS_BYTES:
-            self.places.release()
+        if left <= LARGE_RESULTS_BYTES:
+            self.release_place()
+
+
+class FilesWorker(Worker):
+    """A Worker that does jobs by files too, where roots can be made."""
+
+    session_class = FilesSession
+
+    def __init__(self, options, places=None, roots=None, why_not=""):
+        """roots: Roots, or None for the reason why_not."""
+        super().__init__(options, places)
+        self.roots, self.why_not = roots, why_not
+        self.unswept = set()            # processes that were killed and may have left something
+
+    def own_files(self):
+        """Return the store's where there is one."""
+        return self.roots.store.own if self.roots else self.own
+
+    def sweep(self, pid=None):
+        """Remove what jobs by files that were killed have left, as sweep_directories() does."""
+        if self.roots and pid is None:
+            self.roots.store.sweep()
+        elif self.roots:
+            self.unswept.add(pid)
+            self.sweep_again()
+
+    def sweep_again(self):
+        """Try anew where sweep() came too early."""
+        self.unswept = {pid for pid in self.unswept if not self.roots.store.sweep(pid)}
 
     def note(self):
         """Return the words (bytes) that tell a client about this daemon."""
@@ -4410,7 +4431,7 @@ def files_title(argv):
 
 # -------------------------------------------------------------------------------------------
 # Server: listen, accept, fork, reap, limit
-# CompileServer
+# CompileServer LocalServer JobHandler
 # -------------------------------------------------------------------------------------------
 
 class StopServing(Exception):
@@ -4436,7 +4457,7 @@ class CompileServer(socketserver.ForkingTCPServer):
     def __init__(self, options):
         """Bind and listen. Raises Fatal (102) if that fails."""
         self.options = options
-        self.worker = None
+        self.worker, self.progress = None, Progress()
         self.stop_asked = self.in_child = False
         self.children = {}              # pid: Child
         self.rows = list(range(options.max_connections))
@@ -4449,12 +4470,25 @@ class CompileServer(socketserver.ForkingTCPServer):
         self.next_sweep = 0.0           # time.monotonic()
         self.patience_s = silence_timeout_s() * MAKES_ROOM_AFTER
         self.lingering = collections.deque()
-        self.address_family, address = choose_address(options)
+        self.idle_since = time.monotonic()
+        self.listen()
+
+    def listen(self):
+        """Bind and listen. Raises Fatal (102)."""
+        self.address_family, address = choose_address(self.options)
         try:
             super().__init__(address, JobHandler)
         except (OSError, OverflowError) as error:
             raise Fatal(EXIT_BIND_FAILED, "cannot listen on %s port %d: %s"
                         % (address[0], address[1], getattr(error, "strerror", error))) from None
+
+    def name(self):
+        """Return where it listens, for the log."""
+        return "%s port %d" % self.server_address[:2]
+
+    def serves(self, host):
+        """Tell whether clients at this address are served."""
+        return address_allowed(host, self.options.networks)
 
     def server_bind(self):
         """Bind, on both protocols where the address is the unspecified one of IPv6."""
@@ -4477,7 +4511,8 @@ class CompileServer(socketserver.ForkingTCPServer):
     def process_request(self, request, client_address):
         """Serve one accepted connection: in a child, or here under --no-fork."""
         host = unmapped(client_address[0])
-        if not address_allowed(host, self.options.networks):
+        self.idle_since = time.monotonic()
+        if not self.serves(host):
             self.turn_away(request, "address %s is not served" % host)      # costs no process
             return
         if self.options.no_fork:
@@ -4560,9 +4595,7 @@ class CompileServer(socketserver.ForkingTCPServer):
             if self.stop_asked:         # of us, before we knew who we are
                 self.worker.handle_stop()
             confine_process(self.options.jobs)
-            self.worker.note_group = lambda group: self.write_row(row, group=group)
-            self.worker.note_whole = lambda: self.write_row(row, whole=1)
-            self.worker.note_received = lambda count: self.note_received(row, count)
+            self.progress = RowProgress(self, row)
             self.finish_request(request, client_address)
             self.shutdown_request(request)
             status = 0
@@ -4594,6 +4627,10 @@ class CompileServer(socketserver.ForkingTCPServer):
             raise StopServing()
         if self.children:
             self.collect_children()
+            self.idle_since = time.monotonic()
+        elif self.options.idle_exit \
+                and time.monotonic() - self.idle_since > self.options.idle_exit:
+            self.end_idle()
         if self.worker.unswept:
             self.worker.sweep_again()
         while self.lingering and self.lingering[0][1] <= time.monotonic():
@@ -4646,6 +4683,11 @@ class CompileServer(socketserver.ForkingTCPServer):
                 kill_quietly(pid, signal_number)
         self.collect_children(blocking=True)
 
+    def end_idle(self):
+        """Stop, for nobody has come for long. Raises StopServing."""
+        log("notice", "idle for %g s" % self.options.idle_exit)
+        raise StopServing()
+
     def on_stop(self, number):
         """Signal handler: stop the daemon; in a child its job, unless a terminal asks all."""
         if not self.in_child:
@@ -4672,6 +4714,132 @@ class CompileServer(socketserver.ForkingTCPServer):
             self.lingering.pop()[0].close()
 
 
+class LocalServer(CompileServer):
+    """A CompileServer on a UNIX socket: who may open that was admitted by ssh, or is this user.
+
+    The directory of the socket is this user's alone (0700). Its lock is held by who looks whether
+    the socket is in use, makes it or removes it, so that of two daemons that start at the same
+    moment one says that the other listens."""
+
+    def listen(self):
+        """Bind and listen, in place of a daemon that was killed. Raises Fatal (102)."""
+        self.path = os.path.abspath(self.options.socket)
+        self.address_family = socket.AF_UNIX
+        try:
+            self.directory = open_socket_directory(os.path.dirname(self.path),
+                                                   self.options.account)
+            fcntl.flock(self.directory, fcntl.LOCK_EX)
+            if is_listening(self.path):
+                raise Fatal(EXIT_BIND_FAILED, "a daemon listens on %s already"
+                            % printable(self.path))
+            remove_old_socket(self.path)
+            socketserver.ForkingTCPServer.__init__(self, self.path, JobHandler)
+            self.identity = os.stat(self.path).st_ino
+            fcntl.flock(self.directory, fcntl.LOCK_UN)
+        except OSError as error:
+            raise Fatal(EXIT_BIND_FAILED, "cannot listen on %s: %s" % (
+                printable(self.path), error.strerror or error)) from None
+
+    def server_bind(self):
+        """Bind, for this user alone."""
+        mask = os.umask(0o177)
+        try:
+            self.socket.bind(self.path)
+        finally:
+            os.umask(mask)
+        self.server_address = self.path
+        self.socket.setblocking(False)
+
+    def name(self):
+        """Return where it listens, for the log."""
+        return printable(self.path)
+
+    def serves(self, host):
+        """Tell whether clients are served: yes."""
+        return True
+
+    def get_request(self):
+        """Accept one connection, whose other end has no address. Raises OSError."""
+        return super().get_request()[0], ("local peer", 0)
+
+    def end_idle(self):
+        """Stop, unless somebody has come before the socket was gone. Raises StopServing."""
+        self.remove_socket()
+        if not select.select([self.socket], [], [], 0)[0]:
+            super().end_idle()
+        self.idle_since = time.monotonic()
+
+    def remove_socket(self):
+        """Remove the socket, if it is still this daemon's, and a directory that is empty then."""
+        name = os.path.basename(self.path)
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.directory, fcntl.LOCK_EX)
+            if os.stat(name, dir_fd=self.directory, follow_symlinks=False).st_ino == self.identity:
+                os.unlink(name, dir_fd=self.directory)
+                os.rmdir(os.path.dirname(self.path))
+        fcntl.flock(self.directory, fcntl.LOCK_UN)
+
+    def server_close(self):
+        """Close the listener and remove its socket."""
+        super().server_close()
+        self.remove_socket()
+
+
+def open_socket_directory(path, account):
+    """Return a descriptor of a directory that nobody but this user can enter, made if need be and
+    given to the user that root is going to be (pwd entry, or None). Raises OSError, Fatal."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    facts = os.fstat(fd)
+    owners = [os.geteuid()] + ([account.pw_uid] if account else [])
+    if facts.st_uid not in owners or facts.st_mode & 0o077:
+        raise Fatal(EXIT_BIND_FAILED, "%s is not this user's alone" % printable(path))
+    if account:
+        os.fchown(fd, account.pw_uid, account.pw_gid)
+    return fd
+
+
+def remove_old_socket(path):
+    """Remove a socket on which nobody listens, if there is one. Raises OSError, Fatal."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise Fatal(EXIT_BIND_FAILED, "%s is no socket" % printable(path))
+        os.unlink(path)
+
+
+def is_listening(path):
+    """Tell whether a daemon listens on the UNIX socket at path. Raises OSError where it is out of
+    reach."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
+
+
+class RowProgress(Progress):
+    """Tells the parent of a child by the child's row in the table."""
+
+    def __init__(self, server, row):
+        """server: the CompileServer; row: the row's number."""
+        self.server, self.row = server, row
+
+    def note_group(self, group):
+        """Note the compiler's process group."""
+        self.server.write_row(self.row, group=group)
+
+    def note_whole(self):
+        """Note that the request is whole."""
+        self.server.write_row(self.row, whole=1)
+
+    def note_received(self, count):
+        """Note how much has come. Raises Refused when all together have too much."""
+        self.server.note_received(self.row, count)
+
+
 class JobHandler(socketserver.BaseRequestHandler):
     """Serves one connection of a CompileServer."""
 
@@ -4681,7 +4849,8 @@ class JobHandler(socketserver.BaseRequestHandler):
         host, port = self.client_address[:2]
         host = unmapped(host)
         descriptor = self.request.fileno()
-        self.server.worker.serve(Peer(descriptor, descriptor, "%s port %d" % (host, port)), None)
+        name = "%s port %d" % (host, port) if port else host
+        self.server.worker.serve(Peer(descriptor, descriptor, name), None, self.server.progress)
 
 
 def unmapped(host):
@@ -4935,9 +5104,9 @@ def serve_network(options):
     """Listen and serve until told to stop; return the exit code. Raises Fatal."""
     pid_file = PidFile(options.pid_file)
     os.environ["TMPDIR"] = temporary_directory()
-    server = CompileServer(options)     # before detaching, so that the exit code tells
+    # Before detaching, so that the exit code tells.
+    server = LocalServer(options) if options.socket else CompileServer(options)
     pid_file.open(options.account)
-    trim_memory()
     load_prctl()
     roots, why_not = open_roots(options)
     become_user(options.account)
@@ -4951,7 +5120,7 @@ def serve_network(options):
         confine_process(options.jobs)
     sweep_directories()             # after daemons that were killed
     server.worker.sweep()
-    log("notice", "listening on %s port %d" % server.server_address[:2])
+    log("notice", "listening on " + server.name())
     finish_detaching()
     gc.collect()
     if hasattr(gc, "freeze"):
@@ -4968,16 +5137,6 @@ def serve_network(options):
     return 0
 
 
-def trim_memory():
-    """Give back what starting took: compiling this script needs 3 MB for a moment."""
-    gc.collect()
-    try:
-        import ctypes
-        ctypes.CDLL(None).malloc_trim(0)
-    except (ImportError, OSError, AttributeError):
-        pass                            # not glibc
-
-
 def check_temporary_directory():
     """Try what each job does. Raises Fatal (107) if TMPDIR is of no use, as this user."""
     directory = JobDirectory()
@@ -4991,6 +5150,9 @@ def check_temporary_directory():
         directory.remove()
 
 
+MODULE_FILE = re.compile(r"(distccd|[0-9a-f]{64})\.py")      # by its digest, as it comes over ssh
+
+
 def shed_syntax_tree(argv):
     """Start this program anew as a module, if it runs as a script.
 
@@ -4998,12 +5160,13 @@ def shed_syntax_tree(argv):
     A module has none, and comes compiled from the cache. Returns where this cannot be done."""
     path = os.path.abspath(__file__)
     if __name__ != "__main__" or sys.implementation.name != "cpython" \
-            or os.path.basename(path) != "distccd.py" or not sys.executable:
+            or not MODULE_FILE.fullmatch(os.path.basename(path)) or not sys.executable:
         return
     # -I, or Python would look for modules in the current directory first.
     flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
-    program = ("import os, sys; sys.path.insert(0, os.path.dirname(sys.argv[1])); import distccd;"
-               " sys.exit(distccd.main(sys.argv[2:]))")
+    program = ("import os, sys; directory, name = os.path.split(sys.argv[1]);"
+               " sys.path.insert(0, directory); daemon = __import__(name[:-3]);"
+               " sys.exit(daemon.main(sys.argv[2:]))")
     try:
         os.execv(sys.executable, [sys.executable] + flags + ["-c", program, path] + argv)
     except OSError:
@@ -5021,6 +5184,7 @@ def main(argv):
         os.closerange(3, min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     try:
         options.account = choose_account(options)
+        options.cache_directory = choose_cache_directory(options)
         open_log(options)
         if options.nice:
             os.nice(options.nice)

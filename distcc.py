@@ -991,7 +991,8 @@ def scan_directives(text, found):
             for opening in (b"(<", b'("'):
                 place = line.find(opening)
                 while place >= 0:
-                    add_name(line, place + 1, False, found)
+                    if not line.endswith(b"_next", 0, place):   # which scan_for has seen
+                        add_name(line, place + 1, False, found)
                     place = line.find(opening, place + 2)
         elif word.startswith(b"line ") or word[:1].isdigit():
             name = at + 1 if word[:1].isdigit() else text.find(b"line", at) + 4
@@ -5510,9 +5511,8 @@ def recv_results(connection, places, environment, results):
             raise RunLocally("%s: it is written over, or removed under one of its names"
                              % fsdecode(path))
         if not places.allow(path):
-            warn("%s: %s sends a file that the command has no business with: %s"
-                 % (places.source, connection.host, fsdecode(path)))
-            raise RunLocally("its answer is not to be trusted")
+            raise HostFailed(EXIT_PROTOCOL_ERROR, "it sends a file that the command has no "
+                             "business with: %s" % fsdecode(path))
         target = Target(fsdecode(path), path in places.objects, environment) if mode else None
         if target and path in places.appended:
             target.mode = posix.O_APPEND
@@ -5571,7 +5571,6 @@ class OutputPlaces:
         stems = {without_suffix(name.rpartition("/")[2]) for name in names}
         self.stems = tuple(fsencode(stem + mark) for stem in stems if stem for mark in ".-")
         self.sources = frozenset(place_of(name, job.lister) for name, _ in command.sources)
-        self.source = job.source
         self.inputs = frozenset(path for paths in job.lister.paths.values() for path in paths)
         self.saves_temporaries = any("save-temps" in word for word in command.words)
 
@@ -6043,8 +6042,8 @@ class VolunteerSearch:
         host can be reached. timeout_s: of each later step on it."""
         while True:
             self.take(self.size)
-            self.connection = Connection(self.host)
-            self.connection.start()
+            if not self.connection:
+                self.start_connection()
             try:
                 self.connection.finish(timeout_s)
                 return self.connection

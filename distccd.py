@@ -5155,6 +5155,8 @@ def check_temporary_directory():
         raise Fatal(EXIT_IO_ERROR, "TMPDIR %s cannot be used: %s"
                     % (printable(temporary_directory()), error.strerror)) from None
     finally:
+        if directory.path is not None:
+            remove_tree(directory.path)     # whatever DISTCC_SAVE_TEMPS says
         directory.remove()
 
 

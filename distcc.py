@@ -4638,7 +4638,7 @@ def recv_reply(connection):
 TUNNEL_IDLE_S = 600
 LOGIN_TIMEOUT_S = 10                    # until ssh is connected
 SSH_TIMEOUT_S = 60.0                    # until all is done there
-MASTER_TIMEOUT_S = 5.0                  # for what the master answers by itself
+MASTER_TIMEOUT_S = 3.0                  # for what the master answers by itself
 TUNNEL_WAIT_S = 2 * SSH_TIMEOUT_S       # for another job that makes the way
 CONNECT_ATTEMPTS, CONNECT_PAUSE_S = 50, 0.02    # while too many others connect at the same moment
 MOST_SSH_WORDS = 500
@@ -4873,8 +4873,9 @@ def build_tunnel(host, path):
     status, _, words = run_ssh(host, ["-O", "forward", "-L", forwarding], "", MASTER_TIMEOUT_S)
     if status == 0 and tunnel_answers(path):
         return
-    raise HostFailed(EXIT_CONNECT_FAILED, "ssh carries no UNIX socket to it: %s" % (
-        words or "see AllowStreamLocalForwarding of its sshd"), reached=False)
+    raise HostFailed(EXIT_CONNECT_FAILED, "ssh cannot forward a UNIX socket: " + words if status
+                     else "the daemon there does not answer through ssh; see "
+                     "AllowStreamLocalForwarding of its sshd", reached=False)
 
 
 def start_daemon_there(host):

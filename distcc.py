@@ -4947,7 +4947,7 @@ class Shipment:
         """count: of contents."""
         self.host, self.count = host, count
         self.bytes = self.sent_bytes = 0        # as the files are, and as they travel
-        self.lock, self.next_report = None, None
+        self.is_whole, self.lock, self.next_report = False, None, None
 
     def __enter__(self):
         """Return this; it ends when all is sent, or cannot be."""
@@ -4981,7 +4981,7 @@ class Shipment:
         """Let jobs come again, and say that all is sent if it is."""
         if self.lock is not None:
             posix.close(self.lock)
-        if self.next_report is not None and exception[0] is None:
+        if self.next_report is not None and self.is_whole:
             notice("sent to %s: %.1f MB, small as %.1f MB" % (
                 self.host, self.bytes / 1e6, self.sent_bytes / 1e6))
 
@@ -5680,15 +5680,17 @@ def pack_content(digest, content, deflate):
 def send_parts(connection, job, parts, on_sent=None):
     """Send bytes; a volunteer that hangs up early may have said why, which recv_answer finds.
 
-    on_sent(count) is called now and then. Raises HostFailed."""
+    Tell whether all was taken. on_sent(count) is called now and then. Raises HostFailed."""
     data = b"".join(parts)
     job.sent += len(data)
     try:
         connection.cork(1)
         send_patiently(connection, data, on_sent)
         connection.cork(0)
+        return True
     except (BrokenPipeError, ConnectionResetError) as error:
         debug("%s: the request was not taken whole: %s" % (connection.host, error))
+        return False
     except OSError as error:
         raise HostFailed(EXIT_IO_ERROR, "cannot send: %s" % (error.strerror or error))
 
@@ -5716,8 +5718,10 @@ def send_needed(connection, job, digests, deflate):
             digest = digests[at:at + DIGEST_DIGITS]
             content = job.content_of(digest)
             shipment.add(len(content))
-            send_parts(connection, job, pack_content(digest, content, deflate),
-                       shipment.report)
+            if not send_parts(connection, job, pack_content(digest, content, deflate),
+                              shipment.report):
+                return
+        shipment.is_whole = True
     send_parts(connection, job, [pack_header(b"SENT", 0)])
 
 

@@ -67,7 +67,6 @@ Environment:
     DISTCC_FALLBACK         0: fail with the reason's exit code instead of compiling here
     DISTCC_IO_TIMEOUT       seconds without a byte from a volunteer (300)
     DISTCC_BACKOFF_PERIOD   seconds that an unreachable volunteer is left alone (60)
-    DISTCC_DIRECTIVES_ONLY  0: expand macros here: half the bytes, less exact
 
 Files:
     $DISTCC_DIR/hosts ~/.distcc/hosts /etc/distcc/hosts    volunteers, if DISTCC_HOSTS is unset
@@ -204,7 +203,10 @@ def read_header(receive, token, most):
 #   alone, any number). A reference is a line "DIGEST MASK": of the page with that digest the
 #   entries whose bits are set in the hex number MASK, the lowest bit for the first.
 # A digest is BLAKE2b with 32 bytes, in lower-case hex.
+# By text between our own two: DIST 65 · PAGE entries (of the programs) · ARGC and the rest as in
+#   protocol 1, answered with DONE 65 and the rest; STAT 110 << 8 if a program there is another.
 FILES_VERSION = 64
+CHECKED_TEXT_VERSION = 65
 PAGE_ENTRIES = 64
 DIGEST_DIGITS = 64
 FLAG_DEFLATE, FLAG_TERMINAL = 1, 2
@@ -230,7 +232,7 @@ def digest_of(content):
 # so. The longest match decides. The kinds are:
 PLAIN = "plain"                  # code generation or warnings: goes to every compiler
 PREPROCESSOR = "preprocessor"    # has done its work when the source is preprocessed
-LINKER = "linker"                # without meaning for -c and -S
+LINKER = "linker"                # without meaning for -c and -S, even in gcc's specs
 SPECIAL = "special"              # decides what the job is: each side reads it with its own code
 ELSEWHERE = "elsewhere"          # reads or writes other files, or depends on where it runs
 UNKNOWN = "unknown"
@@ -280,16 +282,19 @@ OPTIONS_BY_KIND = {
     PREPROCESSOR: """-A* -D* -F* -I* -U* -C -CC -cxx-isystem* -c-isystem* -idirafter* -iframework*
         -imacros* -imultiarch* -imultilib* -include* -iprefix* -iquote* -isysroot* -isystem*
         -iwithprefix* -iwithprefixbefore* -nostdinc -nostdinc++ -nostdlibinc -nobuiltininc -remap
-        --sysroot* -finput-charset=*""",
-    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -s -r -N -n -t -rdynamic
-        -static -static-libgcc -static-libstdc++ -static-pie -shared -shared-libgcc -symbolic
-        -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs -nolibc -nostdlib++ -h
-        -rpath -framework -weak_framework -fuse-ld=*""",
-    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
+        --sysroot* -finput-charset=* -traditional-cpp""",
+    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -h -rpath -framework
+        -weak_framework -fuse-ld=*""",
+    PLAIN: """-s -r -N -n -t -rdynamic -static -static-libgcc -static-libstdc++ -static-pie -shared
+        -shared-libgcc -symbolic -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs
+        -nolibc -nostdlib++
+        -O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
     -pg
         --param* -target --target=* -stdlib=* -b -V -G* -trigraphs -Qunused-arguments
         -g -g0 -g1 -g2 -ggdb -ggdb0 -ggdb1 -ggdb2 -gdwarf* -gno-* -gstrict-dwarf -gz*
         -gcolumn-info -gline-tables-only -gmlt -gpubnames -ggnu-pubnames -grecord-gcc-switches
+        -g3 -ggdb3 -gstabs* -gctf* -gbtf* -glldb* -frecord-gcc-switches -frecord-command-line
+        -grecord-command-line -fdebug-macro -femit-struct-debug-* -fno-emit-struct-debug-*
         -gstatement-frontiers -gvariable-location-views* -ginline-points -gas-loc-support
         -gas-locview-support -ginternal-reset-location-views -gdescribe-dies -gtoggle
         -ffile-prefix-map=* -fdebug-prefix-map=* -fmacro-prefix-map=* -fcoverage-prefix-map=*
@@ -358,17 +363,13 @@ REASONS_ELSEWHERE = {
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
         -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
         --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
-    "its messages depend on the source itself": """-fanalyzer -Wmisleading-indentation
-        -Werror=misleading-indentation -fdiagnostics-absolute-paths
-        -fuse-line-directives -frewrite-*""",
+    "its messages depend on the source itself": """-Werror=misleading-indentation
+        -fdiagnostics-generate-patch -fdiagnostics-absolute-paths -fuse-line-directives
+        -frewrite-*""",
     "it depends on this machine's processor": "-march=native -mtune=native -mcpu=native",
-    "the object records the command or the macros": """-g3 -ggdb3 -gstabs* -gctf* -gbtf*
-        -frecord-gcc-switches -frecord-command-line -grecord-command-line -flto* -fcompare-debug*
-        -fdiagnostics-generate-patch -fdiagnostics-parseable-fixits -P -traditional-cpp
-        -traditional -fdebug-macro -ffat-lto-objects -fwhole-program -gcodeview* -glldb*
-        -gembed-source -gmodules -gsce
-        -fembed-bitcode* -femit-struct-debug-* -fno-emit-struct-debug-* -fdebug-cpp
-        -fno-debug-cpp -fno-working-directory -fcoverage-mapping -fopenacc* -fself-test*""",
+    "the object would be another": """-flto* -fcompare-debug* -P -traditional -ffat-lto-objects
+        -gcodeview* -gembed-source -gmodules -gsce -fembed-bitcode* -fdebug-cpp -fno-debug-cpp
+        -fno-working-directory -fcoverage-mapping -fself-test*""",
 }
 
 
@@ -514,8 +515,6 @@ DEFAULT_LIMIT = 4                       # slots of a volunteer that names no lim
 MOST_SLOTS = 1000
 MOST_HOSTS_BYTES = 1024 * 1024
 CONNECT_TIMEOUT_S = 4.0                 # for each address of a host
-ANNOUNCE_MS = 10                        # the preprocessor works meanwhile, and takes longer
-MOST_ANNOUNCED_BYTES = 16384            # a new connection takes them at once
 READ_AHEAD_BYTES = 64 * 1024            # of a reply: as a rule all of it
 IO_TIMEOUT_S = 300.0
 MOST_SECONDS = 1e6                      # in a setting: poll() takes 31 bits of milliseconds
@@ -528,10 +527,6 @@ LOCAL_POLL_S = 0.004                    # the same for this machine, whose jobs 
 MOST_WAITERS_COUNTED = 100
 TURN_S = 20.0                           # then a waiter looks for itself: the first may be stopped
 LOCAL_WAIT_S = 60.0                     # then a job runs here, slot or none
-TEXT_LOOKS = 4                          # at whether it is there, 0.1 ms apart
-TEXT_BLOCK_BYTES = 4096                 # what stdio, and so gcc, writes at a time
-TEXT_WINDOW_BYTES = 96 * 1024
-WINDOW_OVERLAP_BYTES = 8192             # holds a line marker with the longest path
 ENDING_SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
@@ -818,6 +813,8 @@ def read_settled(path):
 
     Raises OSError: there is none, it is too large, or it never comes to rest."""
     for _ in range(READS_OF_CHANGING_FILE):
+        if not stat.S_ISREG(posix.stat(path).st_mode):  # a pipe's writer would take us for the
+            raise OSError(None, "not a regular file", path)             # compiler, and be gone
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK)
         try:
             before = posix.fstat(descriptor)
@@ -913,13 +910,14 @@ class Lister:
         return b"".join(self.entries.values())
 
 
-def paths_in_pages(pages):
-    """Return {digest: [path]} of the files that pages of entries name."""
+def paths_in_pages(files):
+    """Return {digest: [path]} of the files that a FileList or Inputs refers to: not all that its
+    pages name are part of the job."""
     paths = {}
-    for page in pages:
-        fields = page.split(b"\0")
-        for head, path in zip(fields[::2], fields[1::2]):
-            if head[:1] == b"f":
+    for page, mask in files.references:
+        fields = files.pages[page].split(b"\0")
+        for place, (head, path) in enumerate(zip(fields[::2], fields[1::2])):
+            if head[:1] == b"f" and mask >> place & 1:
                 paths.setdefault(head.split(b" ")[1], []).append(path)
     return paths
 
@@ -977,7 +975,28 @@ def scan_includes(text):
     for word in (b"include", b"import", b"embed", b"incbin", b"GCC dependency"):
         if word in text:
             scan_for(text, word, found)
+    scan_directives(text, found)
     return tuple(found)
+
+
+def scan_directives(text, found):
+    """Add to the dictionary `found` what conditions and line markers name: in a condition a macro
+    may stand for __has_include, and of the files of line markers messages show lines."""
+    at = text.find(b"#")
+    while at >= 0:
+        word = text[at + 1:at + 12].lstrip(b" \t")
+        if word.startswith((b"if", b"elif")):
+            end = text.find(b"\n", at)
+            line = text[at:end if end >= 0 else len(text)]
+            for opening in (b"(<", b'("'):
+                place = line.find(opening)
+                while place >= 0:
+                    add_name(line, place + 1, False, found)
+                    place = line.find(opening, place + 2)
+        elif word.startswith(b"line ") or word[:1].isdigit():
+            name = at + 1 if word[:1].isdigit() else text.find(b"line", at) + 4
+            add_assembled(text, name, found)
+        at = text.find(b"#", at + 1)
 
 
 def without_splices(text):
@@ -1074,7 +1093,8 @@ def word_at(text, at):
 def add_assembled(text, at, found):
     """Add the file that an assembler's directive names, perhaps inside a string of C."""
     start = text.find(QUOTED, at, at + 20)
-    if start < 0 or text[at:start].replace(b"\\t", b"").strip(b" \t\\"):
+    between = text[at:start].replace(b"\\t", b"")      # in a line marker its number
+    if start < 0 or between.strip(b" \t\\0123456789") or text[start + 1:start + 2] == b"<":
         return
     end = text.find(QUOTED, start + 1, start + 1 + MAX_PATH_BYTES)
     name = text[start + 1:end].rstrip(b"\\")
@@ -1122,10 +1142,14 @@ def memory_directory(environment):
         cache = home + "/.cache"
     path = cache + "/distcc.py"
     if path not in SAFE_DIRECTORIES:
-        if not mode_at(cache):
-            import os
-            os.makedirs(cache, 0o700, exist_ok=True)
-        SAFE_DIRECTORIES.add(private_directory(path, shared=False))
+        try:
+            if not mode_at(cache):
+                import os
+                os.makedirs(cache, 0o700, exist_ok=True)
+            SAFE_DIRECTORIES.add(private_directory(path, shared=False))
+        except OSError as error:        # builds of packages have a home that is not there
+            debug("%s cannot be used: %s" % (path, error.strerror))
+            return work_directory(environment)
     return path
 
 
@@ -1502,7 +1526,7 @@ def masks_of(closure):
 
 # A chunk: magic, its offset in the file, then for each of its two parts length and CRC; the parts.
 # The magic changes with the layout of what is in there.
-CHUNK_MAGIC = b"dcchead1"
+CHUNK_MAGIC = b"dcchead2"
 CHUNK_HEADER_BYTES = 28
 
 
@@ -1728,6 +1752,8 @@ class Addition:
             elif stat.S_ISREG(mode):
                 node = self.node_at(base, name, end, way, index)
                 return closure, node
+            elif stat.S_ISFIFO(mode):           # which can be read but once
+                raise OSError(None, "not a regular file", end)
         return closure, None
 
     def node_at(self, base, name, end, way, place):
@@ -1940,7 +1966,7 @@ class Inputs:
     def paths_of(self, digest):
         """Return the paths of the files with a digest, () if there are none."""
         if self.paths is None:
-            self.paths = paths_in_pages(self.pages.values())
+            self.paths = paths_in_pages(self)
         return tuple(self.paths.get(digest, ()))
 
 
@@ -2369,46 +2395,18 @@ def check_job(job):
     check_dependencies(job)
 
 
+ASSEMBLER_LANGUAGES = ("assembler", "assembler-with-cpp")
+
+
 def check_language(job):
-    """Raise RunLocally for combinations whose result is known to come out otherwise."""
-    assembler = job.language in ("assembler", "assembler-with-cpp")
-    debugging = job.debug_option()
-    telling = next((word for word in job.here if word in RECORDED_WORDS
-                    or word.startswith(RECORDED_BEGINNINGS)), None)
-    if assembler and job.assembly:
-        raise RunLocally("-S of assembler source")
-    if debugging and (assembler or job.assembly or job.language in PREPROCESSED_LANGUAGES):
-        raise RunLocally("%s: the result notes the command or this directory" % debugging)
-    if debugging and job.language.startswith("objective"):
-        raise RunLocally("%s: gcc notes other options for preprocessed Objective-C" % debugging)
-    if debugging and telling:
-        raise RunLocally("%s: with -g the object records it" % telling)
-    if job.assembly and job.has_option("-fverbose-asm"):
-        raise RunLocally("-fverbose-asm: assembler text notes the command")
-    if job.is_clang:
-        check_clang(job, debugging)
-
-
-# Preprocessor options that gcc notes in DW_AT_producer, and only if it preprocesses itself.
-RECORDED_WORDS = ("-C", "-CC", "-remap")
-RECORDED_BEGINNINGS = ("-A", "-F", "-finput-charset=")
-# What clang -E plus compilation repeats exactly; the others note columns or read pragmas anew.
-CLANG_SANITIZERS = ("-fsanitize=address", "-fsanitize=memory", "-fsanitize=thread")
-
-
-def check_clang(job, debugging):
-    """Raise RunLocally where clang's objects are known to come out otherwise, measured with
-    clang 14: its preprocessed text keeps neither columns nor the directory."""
-    if debugging:
-        raise RunLocally("%s: clang notes this machine's directory and the source's checksum"
-                         % debugging)
-    if job.language.startswith("objective"):
-        raise RunLocally("Objective-C: clang makes another object of preprocessed text")
-    if job.wp_dependency is not None or "-C" in job.here or "-CC" in job.here:
+    """Raise RunLocally for combinations of which a volunteer is known to make something else."""
+    if job.language in ASSEMBLER_LANGUAGES:
+        if job.assembly:
+            raise RunLocally("-S of assembler source")
+        if job.debug_option():
+            raise RunLocally("%s: the assembler notes its source's name" % job.debug_option())
+    if job.is_clang and (job.wp_dependency is not None or "-C" in job.here or "-CC" in job.here):
         raise RunLocally("clang reads -Wp,-MD, -C and -CC otherwise when it preprocesses")
-    for word in job.there:
-        if word.startswith("-fsanitize") and word not in CLANG_SANITIZERS:
-            raise RunLocally("%s: clang notes columns" % word)
 
 
 def check_dependencies(job):
@@ -2448,8 +2446,10 @@ LOCAL_OPTIONS = {
     "it runs or loads other programs": """-fplugin* -fpass-plugin* -iplugindir* -plugin* -load*
         -specs* -wrapper -B* -ccc-* -gcc-toolchain* --gcc-toolchain* --gcc-install-dir* -foffload*
         -Xopenmp-target* --offload* --cuda-* --config* -fuse-cuid*""",
-    "it gives names another meaning": "-ivfsoverlay* -working-directory* -fapinotes*",
-    "it may make several objects": "-arch -Xarch_*"}
+    "it gives names another meaning": """-ivfsoverlay* -working-directory* -fapinotes* -remap
+        --driver-mode* -ObjC*""",
+    "it may make several objects": "-arch -Xarch_*",
+    "it writes files of names that are not foreseen": "-fdump-ada-spec*"}
 LOCAL_INDEX = {word: reason for reason, words in LOCAL_OPTIONS.items() for word in words.split()}
 LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
 
@@ -2457,8 +2457,9 @@ LONGEST_LOCAL = max(map(len, LOCAL_INDEX))
 SEARCH_OPTIONS = (
     "-I", "-iquote", "-isystem", "-idirafter", "-iprefix", "-iwithprefix", "-iwithprefixbefore",
     "-cxx-isystem", "-c-isystem", "-isysroot", "-iframework", "-imultilib", "-imultiarch", "-F",
-    "--sysroot", "-nostdinc", "-nobuiltininc", "-nostdlibinc", "-stdlib=", "-m", "-target",
-    "--target", "-resource-dir")
+    "--sysroot", "-nostdinc", "-nobuiltininc", "-nostdlibinc", "-stdlib", "-m", "-target",
+    "--target", "-resource-dir", "-i")
+NO_SEARCH_OPTIONS = ("-mtune", "-include", "-imacros", "-integrated-as")
 HEADER_SUFFIXES = {".h": "c-header", ".hh": "c++-header", ".H": "c++-header",
                    ".hp": "c++-header", ".hxx": "c++-header", ".hpp": "c++-header",
                    ".HPP": "c++-header", ".h++": "c++-header", ".tcc": "c++-header"}
@@ -2475,7 +2476,9 @@ class Command:
     place; response_files: the names of these; sources: [(name, language)]; output: what -o names,
     or None; assembly: whether -S rather than -c; search_words: the options that make up the
     include path; definitions: the arguments of -D; included: those of -include and -imacros;
-    values: words, and parts of words, that may name a file; dependency_file: what -MF names;
+    values: words, and parts of words, that may name a file; dump_directory: what -dumpdir puts
+    before the names of dumps, or None; dump_bases: [how they go on]; prototypes: what -aux-info
+    names; dependency_file: what -MF names;
     wants_dependencies: whether -MD or -MMD is given."""
 
     def __init__(self, argv):
@@ -2486,6 +2489,7 @@ class Command:
         self.language = None            # of -x, for the sources that follow
         self.modes = set()
         self.search_words, self.definitions, self.included, self.values = [], [], [], []
+        self.dump_directory, self.dump_bases, self.prototypes = None, [], None
         self.preprocessor_words = []    # what is left without -c, outputs and dependency files
         self.dependency_file, self.wants_dependencies = None, False
         self.passed = None              # the last argument of -Xclang
@@ -2518,7 +2522,7 @@ class Command:
         if self.output:
             made = [self.output]
         else:
-            made = [name + ".gch" if language in HEADER_LANGUAGES else
+            made = [name + ".gch" if language in HEADER_LANGUAGES and not self.assembly else
                     without_suffix(name.rpartition("/")[2]) + ending
                     for name, language in self.sources]
         if self.dependency_file:
@@ -2590,21 +2594,32 @@ def read_word(command, word, words):
             raise RunLocally("%s lacks its argument" % word)
         command.values.append(argument)
         note_parts(command, argument)
-        reason = why_local_option(argument) if option[:2] == "-X" else None
+        reason = why_local_option(argument) if option == "-Xclang" else None
         if reason:
             raise RunLocally("%s %s: %s" % (word, argument, reason))
     elif option[:4] in ("-Wa,", "-Wp,"):
         for part in option[4:].split(","):
             note_parts(command, part)
+            if part[:2] == "-D":
+                command.definitions.append(part[2:])
     else:
         note_parts(command, word)
     note_meaning(command, option, argument)
     taken = [word, argument] if separate else [word]
-    if option.startswith(SEARCH_OPTIONS) and option[:6] != "-mtune":
+    if leads_to_headers(option, argument or ""):
         command.search_words += taken
     if option[:2] not in ("-c", "-S", "-o", "-x", "-M") and option[:6] != "-Wp,-M" \
             and not (argument or "").startswith("-emit"):
         command.preprocessor_words += taken
+
+
+def leads_to_headers(option, argument):
+    """Tell whether an option may have a say in where headers are looked for."""
+    if option in ("-Xclang", "-Xpreprocessor"):
+        return not argument.startswith(("-emit", "-M"))
+    if option[:4] == "-Wp,":
+        return ",-M" not in option
+    return option.startswith(SEARCH_OPTIONS) and not option.startswith(NO_SEARCH_OPTIONS)
 
 
 def note_parts(command, word):
@@ -2639,12 +2654,18 @@ def note_meaning(command, option, argument):
         if command.passed == "-include":
             command.included.append(argument)
         command.passed = argument
+    elif option == "-aux-info":
+        command.prototypes = argument
+    elif option == "-dumpdir":
+        command.dump_directory = argument
+    elif option == "-dumpbase":
+        command.dump_bases.append(argument)
     elif option in ("-MD", "-MMD"):
         command.wants_dependencies = True
     elif option[:3] == "-MF":
         command.dependency_file = argument if argument is not None else option[3:]
     elif option[:5] == "-Wp,-" and option[4:8] in ("-MD,", "-MMD"):
-        command.dependency_file = option.rpartition(",")[2]
+        command.dependency_file = option.split(",")[2] if option.count(",") > 1 else None
 
 
 # -------------------------------------------------------------------------------------------
@@ -2657,6 +2678,7 @@ COMPILERS_PROPER = {"c": "cc1", "c++": "cc1plus", "objective-c": "cc1obj",
                     "objective-c++": "cc1objplus", "assembler-with-cpp": "cc1"}
 OTHER_PROGRAMS = ("as", "objcopy")
 # What loader, C library and clang read of the system, where it is there.
+ZONE_DIRECTORY = "/usr/share/zoneinfo"  # for __TIMESTAMP__
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/os-release", "/etc/lsb-release",
                 "/etc/debian_version", "/etc/redhat-release", "/etc/SuSE-release",
                 "/usr/share/locale/locale.alias")
@@ -2690,13 +2712,14 @@ class FileList:
 
     def paths_of(self, digest):
         """Return the paths of the files with a digest, () if there are none."""
-        return paths_in_pages(self.pages.values()).get(digest, ())
+        return paths_in_pages(self).get(digest, ())
 
     def is_as_it_was(self):
         """Tell whether all files and links are still what was listed."""
         try:
             for path, check in self.checks:
                 now = posix.readlink(path) if isinstance(check, bytes) \
+                    else time_of_change(path) if isinstance(check, int) \
                     else signature_of(posix.lstat(path))
                 if now != check:
                     return False
@@ -2705,8 +2728,17 @@ class FileList:
         return True
 
 
-def list_of(lister, about):
-    """Return the FileList of what a Lister has collected."""
+def time_of_change(path):
+    """Return when a directory or file was last changed, in ns; 0 if it is not there."""
+    try:
+        return posix.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def list_of(lister, about, places=()):
+    """Return the FileList of what a Lister has collected; places: directories in which nothing
+    must appear, and files that must not."""
     entries = list(lister.entries.values())
     pages = [b"".join(entries[at:at + PAGE_ENTRIES])
              for at in range(0, len(entries), PAGE_ENTRIES)]
@@ -2716,6 +2748,7 @@ def list_of(lister, about):
             checks.append((path, posix.readlink(path)))
         elif entry[:1] == b"f":
             checks.append((path, settled_signature(posix.lstat(path))))
+    checks += [(path, time_of_change(path)) for path in map(fsencode, places)]
     return FileList(pages, checks, about)
 
 
@@ -2780,9 +2813,11 @@ def find_toolchain(command, path, environment, directory):
     directory: where such lists are remembered. Raises OSError."""
     languages = sorted({base_language(language) for _, language in command.sources})
     targets = [word for word in command.search_words if word[:8] in ("-target", "--target")]
-    charsets = any(word.startswith(CHARSET_OPTIONS) for word in command.words)
-    key = (path, languages, targets, charsets,
-           [environment.get(name) for name in LOCALE_VARIABLES])
+    charsets = any(option in word for word in command.words for option in CHARSET_OPTIONS)
+    # The driver looks for these in PATH, where another may come first now.
+    others = [find_program(name, environment.get("PATH", DEFAULT_PATH)) for name in OTHER_PROGRAMS]
+    key = (path, languages, targets, charsets, others,
+           [environment.get(name) for name in LOCALE_VARIABLES + ("TZ",)])
     memory = "%s/toolchain-%s" % (directory, digest_of(fsencode(repr(key)))[:32].decode())
     known = recall(memory)
     if known:
@@ -2796,7 +2831,7 @@ def find_toolchain(command, path, environment, directory):
     listing.add_locale()
     if charsets:
         listing.add_charsets()
-    toolchain = list_of(listing.lister, listing.family)
+    toolchain = list_of(listing.lister, listing.family, listing.places)
     remember(memory, (list(toolchain.pages.values()), toolchain.checks, toolchain.about))
     return toolchain
 
@@ -2821,7 +2856,8 @@ class ToolchainListing:
     def __init__(self, path, targets, environment):
         """path: of the driver; targets: its options that choose a target."""
         self.path, self.targets, self.environment = path, targets, environment
-        self.lister = Lister(fsencode(posix.getcwd()))
+        self.lister = Lister(b"/")
+        self.places = []                # paths where more may appear
         self.family = "gcc"
 
     def ask(self, *words):
@@ -2848,6 +2884,7 @@ class ToolchainListing:
             program = find_program(found, search_path) if found else None
             if program:
                 self.add_program(program)
+                self.places.append(program.rpartition("/")[0] if "/lib" in program else program)
         specs = self.ask("-print-file-name=specs").strip()
         if "/" in specs:
             self.add_if_there(specs)
@@ -2857,7 +2894,9 @@ class ToolchainListing:
             self.add_of_clang(about)
 
     def add_program(self, path):
-        """Add a program and its libraries."""
+        """Add a program and its libraries. Raises NotByFiles if it is a script."""
+        if not begins_with(path, b"\x7fELF"):
+            raise NotByFiles("%s is a script" % path)
         self.lister.add(fsencode(path), b"x")
         for library in self.libraries_of(path):
             self.lister.add(fsencode(library), b"l")
@@ -2870,6 +2909,8 @@ class ToolchainListing:
         mark = "Found candidate GCC installation: "
         for line in about.splitlines():
             if line.startswith(mark):
+                directory = line[len(mark):].rpartition("/")[0]
+                self.places += [directory, directory.rpartition("/")[0]]
                 for subdirectory in ("", "/32", "/x32", "/64"):
                     self.add_presence(line[len(mark):] + subdirectory + "/crtbegin.o")
         lists = self.ask("-print-resource-dir").strip() + "/share"
@@ -2888,8 +2929,11 @@ class ToolchainListing:
 
     def add_system(self):
         """Add what the loader and the C library look at."""
-        for path in SYSTEM_FILES:
+        zone = (self.environment.get("TZ") or "/etc/localtime").lstrip(":")
+        zone = zone if zone[:1] == "/" else "%s/%s" % (ZONE_DIRECTORY, zone)
+        for path in SYSTEM_FILES + (zone,):
             self.add_if_there(path)
+            self.places += [] if mode_at(path) else [path]
 
     def add_locale(self):
         """Add what decides on quotation marks and on the language of messages."""
@@ -2897,6 +2941,7 @@ class ToolchainListing:
         names = {name for value in values for name in value.split(":")} - {"", "C", "POSIX"}
         for name in sorted(names):
             for variant in locale_variants(name):
+                self.places += LOCALE_DIRECTORIES
                 for directory in LOCALE_DIRECTORIES:
                     self.add_locale_directory("%s/%s" % (directory, variant))
         archive = "/usr/lib/locale/locale-archive"
@@ -2945,6 +2990,8 @@ def resolve_native(command, path, is_clang, environment):
     that have it make the same of them on any machine, else None. Raises NotByFiles, OSError."""
     chosen = [word for word in command.words if word[:7] in ("-march=", "-mtune=")
               or word[:6] == "-mcpu="]
+    if is_clang and posix.uname().machine in ("x86_64", "i686", "i586", "i386"):
+        chosen = [word for word in chosen if word[:6] != "-mcpu="]      # of which clang complains
     if not any(word in MACHINE_WORDS for word in chosen):
         return command.argv, None
     status = posix.stat(path)
@@ -3306,8 +3353,7 @@ class Pool:
     """The slots of some hosts, and the queue before them.
 
     directory: of the locks; hosts: [Host]; queue: the turnstile's name; poll_s: how often its
-    holder looks; speeds: as read_speeds gives them; slow: {host key: its slowness class};
-    first: the turnstile of a queue that goes before this one, or None."""
+    holder looks; speeds: as read_speeds gives them; slow: {host key: its slowness class}."""
 
     def __init__(self, directory, hosts, queue, poll_s, speeds=None, backoff_s=0.0, work=""):
         """See the class; backoff_s: how long an unreachable host is left alone, in seconds; work:
@@ -3318,7 +3364,6 @@ class Pool:
         self.speeds = speeds or {}
         self.slow = slow_classes(self.speeds, hosts)
         self.backoff_s = backoff_s
-        self.first = None
 
     def slot_path(self, host, number):
         """Return the path of a host's slot file."""
@@ -3373,18 +3418,12 @@ class Pool:
     def slots_in_order(self):
         """Yield (rank, host, number): the slots in the order in which they fill.
 
-        rank is (slowness, number / limit). Sorted a quarter of the limits at a time: with a
-        slot free, the first few decide, and 200 hosts cost 0.1 ms instead of 0.5."""
-        slowness = [self.slow.get(host.key, 0) for host in self.hosts]
-        for slow in sorted(set(slowness)):
-            members = [host for host, its in zip(self.hosts, slowness) if its == slow]
-            for quarter in range(4):
-                batch = [(number / host.limit, host.position, host, number) for host in members
-                         for number in range(-(-host.limit * quarter // 4),
-                                             -(-host.limit * (quarter + 1) // 4))]
-                batch.sort()
-                for level, position, host, number in batch:
-                    yield (slow, level), host, number
+        rank is (slowness, number / limit)."""
+        slots = [((self.slow.get(host.key, 0), number / host.limit), host.position, number, host)
+                 for host in self.hosts for number in range(host.limit)]
+        slots.sort()
+        for rank, position, number, host in slots:
+            yield rank, host, number
 
     def count_running(self, host, known_free):
         """Return how many of the host's slots others hold; `known_free` is one that we hold."""
@@ -3450,16 +3489,9 @@ class Pool:
         else:
             return None
         try:
-            return None if self.others_go_first() else self.choose()
+            return self.choose()
         finally:
             posix.close(turn)
-
-    def others_go_first(self):
-        """Tell whether somebody waits in the queue that goes before this one."""
-        turn = try_lock(self.first) if self.first else None
-        if turn is not None:
-            posix.close(turn)
-        return self.first is not None and turn is None
 
     def wait(self, size=0, most_s=float("inf")):
         """Return (host, descriptor) as soon as our turn has come and a slot is free; None when
@@ -3473,8 +3505,7 @@ class Pool:
             while True:
                 self.take_turn(turn, min(TURN_S, come + most_s - started))
                 started = time.monotonic()
-                patient = started - come < TURN_S
-                place = None if patient and self.others_go_first() else self.choose()
+                place = self.choose()
                 if place and self.had_better_wait(place[0], size, started - come):
                     posix.close(place[1])
                 elif place or all(map(self.is_backed_off, self.hosts)):
@@ -3609,7 +3640,8 @@ def about_path(directory, host):
 
 def read_about(directory, host):
     """Return (way, places): "files" or "text", None where it is not known or was found long ago;
-    and how many places the host has, as text, "" where that is not known."""
+    and how many places the host has, as text, "" where that is not known: only a daemon of ours
+    tells."""
     import time
     path = about_path(directory, host)
     way, _, places = read_beginning(path)[:64].decode("ascii", "replace").strip().partition(" ")
@@ -3641,22 +3673,17 @@ def slow_classes(speeds, hosts):
 
 
 def own_pool(directory, hosts, work):
-    """Return one of the pools on this machine. work: "localhost" for compiles and links;
-    "preprocess" for preprocessors whose job has a slot on a volunteer; "preprocess-later" for
-    those whose job has none yet, which go after them."""
+    """Return one of the pools on this machine. work: "localhost" for compiles and links,
+    "preprocess" for preprocessors."""
     limit = next((host.limit for host in hosts if host.in_place), processor_count())
     host = Host("localhost", DEFAULT_PORT, limit, 0)
-    host.key = work.partition("-")[0]
-    pool = Pool(directory, [host], "queue-" + work, LOCAL_POLL_S)
-    if work == "preprocess-later":
-        pool.first = directory + "/queue-preprocess"
-    return pool
+    host.key = work
+    return Pool(directory, [host], "queue-" + work, LOCAL_POLL_S)
 
 
 # -------------------------------------------------------------------------------------------
-# Preprocess: the half of the compile that stays here
-# find_program start_environment spawn work_file wants_directives_only Preprocessor and what it
-# looks for in sources
+# Preprocess: the half of the compile that stays here, by text
+# find_program start_environment spawn work_file preprocess Text
 # -------------------------------------------------------------------------------------------
 
 # With one of these set, the compiler does more than its command line says.
@@ -3666,27 +3693,10 @@ TELLING_VARIABLES = (
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
     "AS_SECURE_LOG_FILE", "MACOSX_DEPLOYMENT_TARGET", "IPHONEOS_DEPLOYMENT_TARGET")
 
-# Macros that mean another thing on the volunteer: its clock, its file's name (which gcc takes
-# for empty in preprocessed source).
-NAMES_EXPANDED_HERE = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__", b"__BASE_FILE__")
-# Where they or these stand, macros are expanded here: gcc 12 with -fdirectives-only leaves such
-# pragmas out of the text, or obeys them before the macros that they are about.
-MACRO_SENSITIVE_WORDS = NAMES_EXPANDED_HERE + (
-    b"pragma message", b"redefine_extname", b"pop_macro", b"poison", b'system_header"',
-    b'system_header\\"')
-# No source has any of what is looked for without one of these, #pragma and _Pragma among them.
-TELLING_WORDS = (b"ragma", b".inc", b"__DATE__", b"__TIME", b"__BASE_FILE__")
-# What gcc 12 -E defines does not follow #pragma GCC optimize; these names would tell.
-NAMES_OF_OPTIMIZATION = (b"include <", b'include "', b"__OPTIMIZE", b"__NO_INLINE__", b"_MATH_")
-# The system's and the compiler's own headers have none of these where it matters.
-TRUSTED_NAMES = (b"<", b"/usr/lib/gcc/", b"/usr/include/c++/", b"/usr/include/bits/",
-                 b"/usr/include/sys/", b"/usr/include/linux/", b"/usr/include/asm",
-                 b"/usr/include/gnu/", b"/usr/include/x86_64-linux-gnu/",
-                 b"/usr/include/aarch64-linux-gnu/")
-BLANKS = b" \t\r\n\v\f\0"
-ENDS_BEFORE_WORD = BLANKS + b"#:=/"
-MAX_HEADER_BYTES = 4 * 1024 * 1024
-USUAL_HEADER_BYTES = 64 * 1024          # fewer are read in one call
+MAX_BEGINNING_BYTES = 4 * 1024 * 1024   # of a file that is looked into
+USUAL_BEGINNING_BYTES = 64 * 1024       # fewer are read in one call
+TEXT_WINDOW_BYTES = 96 * 1024
+WINDOW_OVERLAP_BYTES = 8192
 
 
 def find_program(name, search_path):
@@ -3772,348 +3782,151 @@ def work_file(environment, suffix):
     return descriptor
 
 
-# Standards under which -pedantic complains of macros in system headers once the line markers
-# no longer excuse them: c89 c90 c++98 c++03 iso9899:199409, and all gnu ones.
-OLD_STANDARDS = ("89", "90", "98", "03", "09")
-
-
-def wants_directives_only(job, environment):
-    """Tell whether macros may be left to the volunteer, which is cheaper and more exact: gcc
-    alone can, and some warnings need the expanded text or the macros of both sides."""
-    strict = job.has_option("-pedantic", "-Wpedantic", "--pedantic")
-    modern = any(word.startswith(("-std=c", "-std=iso")) and word[-2:] not in OLD_STANDARDS
-                 for word in job.there)
-    return (not job.is_clang
-            and job.language != "assembler-with-cpp" and (modern or not strict)
-            and not job.has_option("-Wunused-macros", "-fopenmp")
-            and environment.get("DISTCC_DIRECTIVES_ONLY") != "0")
-
-
 DEPENDENCY_VARIABLES = ("DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES")
 
 
-class Preprocessor:
-    """The preprocessor's run for one job, and the source that it makes.
+class Text:
+    """What preprocessing one source has given; nothing of it changes.
 
-    text, size: the file of the preprocessed text and its bytes; used: whether a run has written
-    to it; begun: whether it is of a run with the present command; child: the process id of a run
-    that has not been seen to end; messages, reader: what that says on stderr, and our end of the
-    pipe. rule: the text of the dependency rule; rule_place: (file, mode) that it belongs into, or
-    None; variable: that which asks for it, or None; names_all: whether it names all files read;
-    rule_end, rule_reader: where the run writes it, and we read it, see open_rule.
-    directives_only: whether macros are still to be expanded; inexact: see note_inexact; plain:
-    whether a glance at the source has found nothing that wants a closer look; looked_at: whether
-    reads_the_same() has been asked."""
+    file, size: the descriptor of the text, and its bytes; messages: what the preprocessor wrote to
+    stderr; rule: the dependency rule that the user wants, b"" if none; rule_place: (name, mode) of
+    the file that it belongs into, as write_in_place takes them, or None; argv: the command for the
+    volunteer."""
 
-    def __init__(self, job, path, environment, colour):
-        """path: the compiler's file; colour: options that decide on it. Raises OSError."""
-        self.job, self.path, self.environment, self.colour = job, path, environment, colour
-        self.messages = self.rule = b""
-        self.size = 0
-        self.child = self.rule_place = self.variable = None
-        self.begun = self.used = self.plain = self.looked_at = False
-        self.names_all = self.directives_only = self.inexact = False
-        if job.language in PREPROCESSED_LANGUAGES:
-            self.text = open_preprocessed(job, environment)
-            return
-        self.directives_only = wants_directives_only(job, environment)
-        self.note_inexact()
-        self.text = work_file(environment, ".i")
-        self.is_script = begins_with(path, b"#!")
-        self.rule_end = "N"             # as explain() shows it, before there is one
-        self.place_rule()
+    def __init__(self, file, messages, rule, rule_place, argv):
+        """See the class."""
+        self.file, self.size = file, posix.fstat(file).st_size
+        self.messages, self.rule, self.rule_place, self.argv = messages, rule, rule_place, argv
 
-    def place_rule(self):
-        """Find out where the user wants a dependency rule; where nobody wants one, have one made
-        that names all files read, if that is no trouble."""
-        job = self.job
-        self.names_all = job.dependency_option == "-MD"
-        if job.dependency_option:
-            self.rule_place = job.dependency_file, posix.O_TRUNC
-        elif job.wp_dependency is not None:
-            self.rule_place = job.here[job.wp_dependency], posix.O_TRUNC
-        elif not job.is_clang:
-            self.variable = next((variable for variable in DEPENDENCY_VARIABLES
-                                  if self.environment.get(variable)), None)  # as gcc ranks them
-            if self.variable:
-                name = self.environment[self.variable].partition(" ")[0]
-                self.rule_place = name, posix.O_APPEND
-            else:
-                self.names_all = posix.access("/dev/fd/%d" % self.text, posix.F_OK) and not (
-                    job.language == "assembler-with-cpp"
-                    or any(name in self.environment for name in DEPENDENCY_VARIABLES)
-                    or any(word[:2] == "-M" for word in job.here))
 
-    def note_inexact(self):
-        """Note in `inexact` whether macros are expanded here, though the user did not ask for
-        that: columns move then, and gcc sees code where there was a macro.
+def preprocess(job, path, environment):
+    """Return the Text of a Job's source, as plain -E gives it. path: the compiler's file.
 
-        Raises RunLocally where columns are in the object."""
-        job = self.job
-        self.inexact = not (self.directives_only or "ass" == job.language[:3] or job.is_clang
-                            or self.environment.get("DISTCC_DIRECTIVES_ONLY") == "0")
-        if self.inexact and (job.debug_option() or job.has_option("-fsanitize")):
-            raise RunLocally("macros are expanded, and the object notes columns")
+    Raises RunLocally where the compiler had better be run here, for it shall say itself why it
+    fails; HostFailed when TMPDIR is full; OSError."""
+    check_compiler(path)
+    colour = colour_options(job, environment)
+    argv = remote_command(job, colour, environment)
+    if job.language in PREPROCESSED_LANGUAGES:
+        text = Text(open_preprocessed(job, environment), b"", b"", None, argv)
+    else:
+        check_precompiled(job)
+        file = work_file(environment, ".i")
+        rule_place, variable = find_rule_place(job, environment)
+        rule_file = None if rule_place is None else work_file(environment, ".d")
+        command = preprocessor_command(job, colour, rule_file)
+        messages = run_preprocessor(job, path, command, file, rule_file,
+                                    with_rule_in(environment, variable, rule_file))
+        rule = b"" if rule_file is None else b"".join(content_of(rule_file))
+        text = Text(file, messages, rule, rule_place, argv)
+    if text.size > MAX_SOURCE_BYTES:
+        raise RunLocally("the preprocessed source has %d bytes" % text.size)
+    check_text(job, text)
+    return text
 
-    def write_rule(self):
-        """Write the dependency file, if there is to be one. Raises OSError."""
-        if self.rule_place:
-            name, mode = self.rule_place
-            write_in_place(name, mode, [self.rule])
 
-    def command(self):
-        """Return the argv of the run."""
-        job = self.job
-        options = list(job.here)
-        rule_end = "/dev/fd/%s" % self.rule_end
-        if job.wp_dependency is not None:
-            options[job.wp_dependency] = rule_end
-        elif job.dependency_option:
-            options += [job.dependency_option, "-MF", rule_end]
-            if not job.dependency_target:
-                options += ["-MQ", job.output if job.output_named
-                            else job.output.rpartition(".")[0] + ".o"]
-        elif self.names_all:
-            options += ["-MD", "-MF", rule_end]
-        if self.directives_only:
-            options.append("-fdirectives-only")
-        if job.given_language:
-            options += ["-x", job.given_language]
-        return [job.compiler, "-E"] + self.colour + options + [job.source]
+def check_compiler(path):
+    """Raise RunLocally for a script in a compiler's place: it may add options, of which a
+    volunteer would know nothing."""
+    if begins_with(path, b"#!"):
+        raise RunLocally("%s is a script" % path)
 
-    def remote_command(self):
-        """Return the argv for the volunteer."""
-        return remote_command(self.job, self.colour, self.directives_only)
 
-    def start(self):
-        """Start the run, unless the source needs none. Raises OSError."""
-        self.begun = True
-        if self.job.language in PREPROCESSED_LANGUAGES:
-            return
-        if self.used:           # not before the first run: ext4 takes a file that is emptied for
-            posix.ftruncate(self.text, 0)       # a valuable one, and writes it to the disk
-            posix.lseek(self.text, 0, 0)
-        self.used, self.looked_at = True, False
-        self.messages, self.rule = bytearray(), bytearray()
-        self.reader, writer = posix.pipe()
-        self.open_rule()
-        environment = self.environment
-        if self.variable:
-            name, blank, target = environment[self.variable].partition(" ")
-            environment = dict(environment)
-            environment[self.variable] = "/dev/fd/%d%s%s" % (self.rule_end, blank, target)
+def check_precompiled(job):
+    """Raise RunLocally where clang would load a precompiled header instead of the one that is
+    named, and leave that out of the text."""
+    words = iter(job.here if job.is_clang else ())
+    for word in words:
+        if word in ("-include", "--include"):
+            header = next(words, "")
+            if any(mode_at(header + suffix) for suffix in (".pch", ".gch")):
+                raise RunLocally("%s is precompiled" % header)
+
+
+def find_rule_place(job, environment):
+    """Return ((name, mode), variable): the file that a dependency rule of the job belongs into,
+    as write_in_place takes it, and the variable that asks for the rule; each of them or None."""
+    if job.dependency_option:
+        return (job.dependency_file, posix.O_TRUNC), None
+    if job.wp_dependency is not None:
+        return (job.here[job.wp_dependency], posix.O_TRUNC), None
+    for variable in () if job.is_clang else DEPENDENCY_VARIABLES:       # as gcc ranks them
+        name = environment.get(variable, "").partition(" ")[0]
+        if environment.get(variable):
+            return (name, posix.O_APPEND), variable
+    return None, None
+
+
+def preprocessor_command(job, colour, rule_file):
+    """Return the argv of the preprocessor. rule_file: descriptor of the file for the dependency
+    rule, or None."""
+    options = list(job.here)
+    if job.wp_dependency is not None:
+        options[job.wp_dependency] = "/dev/fd/%s" % rule_file
+    elif job.dependency_option:
+        options += [job.dependency_option, "-MF", "/dev/fd/%s" % rule_file]
+        if not job.dependency_target:
+            options += ["-MQ", job.output if job.output_named
+                        else job.output.rpartition(".")[0] + ".o"]
+    if job.given_language:
+        options += ["-x", job.given_language]
+    return [job.compiler, "-E"] + colour + options + [job.source]
+
+
+def with_rule_in(environment, variable, rule_file):
+    """Return the environment with a variable that asks for a dependency rule changed, so that the
+    rule goes to the file of that descriptor; variable may be None."""
+    if not variable:
+        return environment
+    name, blank, target = environment[variable].partition(" ")
+    return dict(environment, **{variable: "/dev/fd/%d%s%s" % (rule_file, blank, target)})
+
+
+def run_preprocessor(job, path, command, file, rule_file, environment):
+    """Run the preprocessor to its end, its stdout into the file of a descriptor; return what it
+    writes to stderr. Raises RunLocally, HostFailed and OSError as preprocess() does."""
+    if rule_file is not None:
+        posix.set_inheritable(rule_file, True)
+    status, messages = run_to_end(path, command, environment, file)
+    if status and not posix.fstatvfs(file).f_bavail:
+        raise HostFailed(EXIT_IO_ERROR, "%s: no room in TMPDIR for the preprocessed source"
+                         % job.source, reached=False)
+    if status:
+        raise RunLocally("the preprocessor failed")
+    return messages
+
+
+def run_to_end(path, argv, environment, stdout):
+    """Run a program; return (wait status, what it writes to stderr). stdout: a descriptor.
+
+    A signal that ends us meanwhile ends it as well, with all its processes. Raises OSError."""
+    reader, writer = posix.pipe()
+    child = None
+    try:
         # A signal must not come between the start and the note of it, or nobody ends the run.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
-            self.child = spawn(self.path, self.command(), environment, self.text, writer)
+            child = spawn(path, argv, environment, stdout, writer)
         finally:
-            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING_SIGNALS)
             posix.close(writer)
-            if not self.is_script:
-                posix.close(self.rule_end)
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        messages = read_to_end(reader)
+        status = posix.waitpid(child, 0)[1]
+        child = None
+        return status, messages
+    finally:
+        posix.close(reader)
+        if child is not None:
+            end_group(child)
 
-    def open_rule(self):
-        """Open what takes the rule: a pipe, so that we see when it has been written. A script in
-        the compiler's place may read it, or run the compiler twice: it gets a file."""
-        if self.is_script:
-            self.rule_reader = self.rule_end = work_file(self.environment, ".d")
-        else:
-            self.rule_reader, self.rule_end = posix.pipe()
-            posix.set_blocking(self.rule_reader, False)
-        posix.set_inheritable(self.rule_end, True)
 
-    def glance(self):
-        """Use the time of the run to see whether source and options are plain: then the text will
-        most probably do as it is, and may be sent before it is looked at."""
-        if self.child is not None and self.job.language != "assembler-with-cpp":
-            self.plain = not (wants_closer_look(fsencode(" ".join(self.job.here)))
-                              or wants_closer_look(read_beginning(self.job.source)))
-
-    def collect(self, to_the_end=True):
-        """Take messages and rule as they come, to the end of the run, or until there is a rule:
-        gcc writes it last of all, but for the last few bytes of the text."""
-        import select
-        poll = select.poll()
-        poll.register(self.reader, select.POLLIN)
-        if not self.is_script:
-            poll.register(self.rule_reader, select.POLLIN)
-        while to_the_end or not rule_is_whole(self.rule):
-            for descriptor, event in poll.poll():
-                if descriptor == self.reader:
-                    piece = posix.read(self.reader, 65536)
-                    if not piece:
-                        return
-                    self.messages += piece
-                elif self.take_rule() == b"":
-                    poll.unregister(descriptor)
-
-    def take_rule(self):
-        """Take what has come of the rule, and return it: b"" at its end, None if nothing has."""
-        try:
-            piece = posix.pread(self.rule_reader, 65536, len(self.rule)) if self.is_script \
-                else posix.read(self.rule_reader, 65536)
-        except BlockingIOError:
-            return None
-        self.rule += piece
-        return piece
-
-    def await_text(self):
-        """Return as soon as the text seems to be there, or the run has ended: between these, gcc
-        gives back its memory for 1 ms. confirm() tells whether it was all. Raises as finish()."""
-        import time
-        self.collect(to_the_end=False)
-        for _ in range(TEXT_LOOKS):
-            if not rule_is_whole(self.rule):
-                break
-            self.size = posix.fstat(self.text).st_size
-            # stdio writes whole blocks, until at last it writes what is left.
-            if self.size % TEXT_BLOCK_BYTES and posix.pread(self.text, 1, self.size - 1) == b"\n":
-                return
-            time.sleep(0.0001)
-        self.finish()
-
-    def confirm(self):
-        """See the run to its end, and mend what it has done; tell whether the text is still what
-        it was before. Raises as finish()."""
-        if self.child is None:
-            return True
-        size = self.size
-        good = self.wait()
-        self.mend(good)
-        return good and self.size == size
-
-    def wait(self):
-        """Wait for the end of the run; return whether it succeeded."""
-        if self.child is None:
-            return True
-        self.collect()
-        status = self.reap()
-        self.child = None
-        while self.take_rule():
-            pass
-        posix.close(self.reader)
-        posix.close(self.rule_reader)
-        self.messages, self.rule = bytes(self.messages), bytes(self.rule)
-        return status == 0
-
-    def reap(self):
-        """Return the wait status of the run, whose stderr may have been closed long before its
-        end: then its rule has still to be taken. A process that it has left behind may have
-        inherited the pipe."""
-        import select
-        poll = select.poll()
-        poll.register(self.rule_reader, select.POLLIN)
-        ended = 0
-        while not ended:
-            if self.is_script or poll.poll(1) and self.take_rule() == b"":
-                return posix.waitpid(self.child, 0)[1]
-            ended, status = posix.waitpid(self.child, posix.WNOHANG)
-        return status
-
-    def finish(self):
-        """See the run to its end. Raises RunLocally when it fails, for then the compiler shall
-        say so itself; HostFailed when TMPDIR is full."""
-        self.mend(self.wait())
-
-    def mend(self, good):
-        """Try in other ways what has not been good; note the size of the text. Raises as
-        finish()."""
-        if not good and b"/dev/fd/" in self.messages and self.names_all and not self.rule_place:
-            self.names_all = False
-            self.start()                # through a wrapper that closes descriptors
-            good = self.wait()
-        if not good and self.directives_only:
-            self.expand_macros()
-            self.start()
-            good = self.wait()
-        if not good and not posix.fstatvfs(self.text).f_bavail:
-            raise HostFailed(EXIT_IO_ERROR, "%s: no room in TMPDIR for the preprocessed source"
-                             % self.job.source, reached=False)
-        if not good:
-            raise RunLocally("the preprocessor failed")
-        if self.messages and self.job.is_clang:
-            raise RunLocally("the preprocessor has messages, and clang counts them")
-        self.size = posix.fstat(self.text).st_size
-        if self.size > MAX_SOURCE_BYTES:
-            raise RunLocally("the preprocessed source has %d bytes" % self.size)
-
-    def expand_macros(self):
-        """Have the next run expand macros: the text at hand is none of the present command.
-        Raises RunLocally as note_inexact does."""
-        debug("%s: expanding macros here" % self.job.source)
-        self.begun = self.directives_only = False
-        self.note_inexact()
-
-    def reads_the_same(self):
-        """Tell whether the volunteer reads the text as the compiler here would; if not, the next
-        run is to expand macros.
-
-        Raises RunLocally for text that means another thing elsewhere. One search through the
-        text costs 1 ms a megabyte, so most is looked for in the files that it comes from."""
-        self.looked_at = True
-        windows = text_windows(self.text, self.size)
-        if self.job.language not in PREPROCESSED_FORM or self.job.language[:3] == "ass":
-            if any(map(names_other_file, windows)):
-                raise RunLocally("the source reads another file as it is compiled")
-            return True
-        if self.inexact and any(b"__builtin_source_location" in window for window in windows):
-            raise RunLocally("std::source_location notes columns")
-        if self.mean_the_same(self.untrusted_files()) or not self.directives_only:
-            return True
-        self.expand_macros()
-        return False
-
-    def untrusted_files(self):
-        """Return the names (set of bytes) of the source and of all files that it includes, other
-        than the system's headers: from the rule, or else from the text's line markers."""
-        source = fsencode(self.job.source)
-        names = names_in_rule(self.rule, source) if self.names_all else None
-        if names is None:
-            names = set().union(*map(files_begun, text_windows(self.text, self.size)))
-        return {source}.union(filter(is_untrusted, names))
-
-    def mean_the_same(self, files):
-        """Tell whether files (their names in bytes) read the same with -fdirectives-only.
-
-        Raises RunLocally for what no preprocessor run repeats."""
-        options = fsencode(" ".join(self.job.here))
-        source = fsencode(self.job.source)      # glance() has looked at it
-        closer = not self.plain
-        suffixes = (b".gch", b".pch") if self.job.is_clang else (b".gch",)
-        for name in files:
-            if any(posix.access(name + suffix, posix.F_OK) for suffix in suffixes):
-                raise RunLocally("%s is precompiled" % fsdecode(name))
-            closer = closer or name != source and wants_closer_look(read_beginning(name))
-        if not closer:
-            return True
-        same = not any(name in options for name in NAMES_EXPANDED_HERE)
-        same = all([self.means_the_same(name, read_beginning(name)) for name in files]) and same
-        if same and any(hides_directives(read_beginning(name)) for name in files):
-            return not any(map(leaves_include, text_windows(self.text, self.size)))
-        return same
-
-    def means_the_same(self, name, text):
-        """The same for one file and its text."""
-        text = tidy_pragmas(text)
-        reason = why_local(text, self.job.is_clang, bool(self.messages))
-        if reason:
-            raise RunLocally("%s: %s" % (fsdecode(name), reason))
-        return (len(text) < MAX_HEADER_BYTES and not text.rstrip().endswith(b"\\")
-                and not any(word in text for word in MACRO_SENSITIVE_WORDS))
-
-    def close_text(self):
-        """Give the text back to the disk, which takes 0.1 ms, while nobody waits for us."""
-        posix.close(self.text)
-
-    def kill(self):
-        """End a run that goes on, with all its processes."""
-        if self.child is not None:
-            try:
-                posix.killpg(self.child, _signal.SIGKILL)
-                posix.waitpid(self.child, 0)
-            except OSError:             # the signal that ends us came as waitpid had reaped it
-                pass
-            self.child = None
+def end_group(child):
+    """Kill a child that leads a process group, and the group."""
+    try:
+        posix.killpg(child, _signal.SIGKILL)
+        posix.waitpid(child, 0)
+    except OSError:                     # the signal that ends us came as waitpid had reaped it
+        pass
 
 
 def open_preprocessed(job, environment):
@@ -4135,130 +3948,22 @@ def open_preprocessed(job, environment):
     return marked
 
 
-def text_windows(descriptor, size):
-    """Yield the text of a file in pieces that overlap, so that no name is cut in two."""
-    for offset in range(0, size, TEXT_WINDOW_BYTES - WINDOW_OVERLAP_BYTES):
-        yield posix.pread(descriptor, TEXT_WINDOW_BYTES, offset)
-
-
-def rule_is_whole(rule):
-    """Tell whether a dependency rule seems to have come to its end."""
-    return rule[-1:] == b"\n" and rule[-2:-1] != b"\\"
-
-
-# What make's quoting consists of, and blanks that gcc does not quote.
-ODD_IN_RULE = b"\\$\t\r\v\f\0"
-
-
-def names_in_rule(rule, source):
-    """Return the names (list of bytes) in the rule that gcc -MD has written; None where one of
-    them may be quoted or misread. source: what has to be among them."""
-    first, newline, stubs = rule.replace(b" \\\n", b" ").partition(b"\n")
-    names = list(filter(None, first.partition(b": ")[2].split(b" ")))
-    whole = newline and all(line[-1:] in (b"", b":") for line in stubs.split(b"\n"))     # -MP
-    found = any(source == name or source.endswith(b"/" + name) for name in names)
-    return names if whole and found and first == first.translate(None, ODD_IN_RULE) else None
-
-
-def is_untrusted(name):
-    """Tell whether a header (bytes) is not one of those that come with the system."""
-    return not name.startswith(TRUSTED_NAMES) and name.rpartition(b"/")[0] != b"/usr/include"
-
-
-def files_begun(text):
-    """Return the names (set of bytes) of the files that begin in a piece of preprocessed text:
-    gcc marks that by a 1 after the name in a line marker."""
-    names = set()
-    at = text.find(b'" 1')
-    while at >= 0:
-        start = text.rfind(b"\n", max(0, at - WINDOW_OVERLAP_BYTES), at) + 1
-        line = text[start:at]
-        if line[:2] == b"# " and b"\n" not in line and b"\0" not in line:
-            names.add(line[line.find(b'"') + 1:])
-        at = text.find(b'" 1', at + 3)
-    return set(map(unescape, names))
-
-
-def wants_closer_look(text):
-    """Tell whether a source, or a user's options, may have anything of what is looked for below:
-    most have not, and that costs a quarter of looking for each."""
-    return (len(text) >= MAX_HEADER_BYTES or text.rstrip().endswith(b"\\")
-            or any(word in text for word in TELLING_WORDS) or hides_directives(text))
-
-
-def hides_directives(text):
-    """Tell whether text may spell directives in ways that gcc -fdirectives-only leaves alone
-    (%:include), or has a raw string, in which daemons cannot tell them from code."""
-    return (any(before[-1:] in b"8uUL" or not (before[-1:].isalnum() or before[-1:] == b"_")
-                for before, after in around(text, b'R"') if b"(" in after)
-            or any(not before.rpartition(b"\n")[2].strip(BLANKS)
-                   for mark in (b"%:", b"??=") if mark[:1] in text     # ten times as fast
-                   for before, _ in around(text, mark)))
-
-
-def around(text, mark):
-    """Yield (before, after) for each mark in the text: some hundred bytes, and twenty."""
-    at = text.find(mark)
-    while at >= 0:
-        after = at + len(mark)
-        yield text[max(0, at - 200):at], text[after:after + 20]
-        at = text.find(mark, after)
-
-
-def leaves_include(text):
-    """Tell whether text (bytes) has a line that looks like an #include, #include_next, #import
-    or #embed. gcc has obeyed the real ones, so it stands in a comment or a raw string, but
-    with -fdirectives-only it might be obeyed on the volunteer, and a daemon must doubt it."""
-    for word in (b"include", b"import", b"embed"):
-        at = text.find(word)
-        while at >= 0:
-            if text[at - 1] in ENDS_BEFORE_WORD and ends_in_hash(
-                    text[text.rfind(b"\n", 0, at) + 1:at]):
-                return True
-            at = text.find(word, at + 1)
-    return False
-
-
-def ends_in_hash(line):
-    """Tell whether this beginning of a line is a # (in any spelling) and blanks or comments."""
-    line = line.rstrip(BLANKS)
-    if line[-1:] not in (b"#", b":", b"=", b"/"):
-        return False
-    while line.endswith(b"*/"):
-        start = line.rfind(b"/*", 0, -2)
-        if start < 0:
-            return True                 # the comment, and perhaps a #, began lines before
-        line = line[:start].rstrip(BLANKS)
-    for mark in (b"#", b"%:", b"??="):
-        if line.endswith(mark):
-            before = line[:-len(mark)].strip(BLANKS)
-            return before in (b"", b"\xef\xbb\xbf") or before.endswith(b"*/")
-    return False
-
-
-def unescape(name):
-    """Return the file name in a line marker, where gcc escapes it as in a C string."""
-    if b"\\" not in name:
-        return name
-    plain, backslash, rest = name.partition(b"\\")
-    while backslash:
-        octal = len(rest) > 2 and not rest[:3].translate(None, b"01234567")
-        plain += bytes([int(rest[:3], 8) & 255]) if octal else rest[:1]
-        before, backslash, rest = rest[3 if octal else 1:].partition(b"\\")
-        plain += before
-    return plain
+def text_windows(text):
+    """Yield a Text in pieces that overlap, so that no name is cut in two."""
+    for offset in range(0, text.size, TEXT_WINDOW_BYTES - WINDOW_OVERLAP_BYTES):
+        yield posix.pread(text.file, TEXT_WINDOW_BYTES, offset)
 
 
 def read_beginning(name):
-    """Return the text of a file, MAX_HEADER_BYTES at most; b"" if it cannot be read."""
+    """Return the text of a file, MAX_BEGINNING_BYTES at most; b"" if it cannot be read."""
     try:
         descriptor = posix.open(name, posix.O_RDONLY | posix.O_NONBLOCK)
     except OSError:
         return b""
     try:
-        text = posix.read(descriptor, USUAL_HEADER_BYTES)
-        if len(text) == USUAL_HEADER_BYTES:
-            text += posix.read(descriptor, MAX_HEADER_BYTES - USUAL_HEADER_BYTES)
+        text = posix.read(descriptor, USUAL_BEGINNING_BYTES)
+        if len(text) == USUAL_BEGINNING_BYTES:
+            text += posix.read(descriptor, MAX_BEGINNING_BYTES - USUAL_BEGINNING_BYTES)
         return text
     except OSError:
         return b""
@@ -4266,13 +3971,18 @@ def read_beginning(name):
         posix.close(descriptor)
 
 
-def tidy_pragmas(text):
-    """Return text with single blanks in its #pragma lines, as the words looked for have them."""
-    if not any(odd in text for odd in (b"pragma  ", b"pragma\t", b"pragma \t",
-                                       b"GCC  ", b"GCC\t", b"GCC \t")):
-        return text
-    return b"\n".join(b" ".join(line.split()) if b"pragma" in line else line
-                      for line in text.split(b"\n"))
+def check_text(job, text):
+    """Raise RunLocally for a Text of which a volunteer would make another object: where the
+    assembler reads a file that it has not, or where a pragma acts on macros, of which -E knows
+    (gcc 12) or tells (clang 14) nothing."""
+    if job.language in PREPROCESSED_FORM and not job.is_clang \
+            and decides_on_macros(read_beginning(job.source)):
+        raise RunLocally("its pragmas change the macros")
+    for window in text_windows(text):
+        if names_other_file(window):
+            raise RunLocally("it reads another file as it is compiled")
+        if job.is_clang and packs_by_macro(window):
+            raise RunLocally("clang does not expand #pragma pack")
 
 
 def names_other_file(text):
@@ -4286,31 +3996,15 @@ def names_other_file(text):
     return re.search(rb'\.include[ \t]+\\?"|^[ \t]*\.include\b', text, re.M) is not None
 
 
-def why_local(text, clang, with_messages):
-    """Return why a source with this text is compiled here, "" if it need not be.
-
-    clang: which compiler; with_messages: whether the preprocessor had anything to say."""
-    if names_other_file(text):
-        return "it reads another file as it is compiled"
-    if clang:
-        return "clang does not expand #pragma pack" if packs_by_macro(text) else ""
-    if b"GCC target" in text or optimizes_macros(text):
-        return "its pragmas change the macros"
-    if with_messages and b"GCC diagnostic" in text:
-        return "the preprocessor does not obey #pragma GCC diagnostic"
-    return ""
-
-
-def optimizes_macros(text):
-    """Tell whether text has a #pragma GCC optimize within whose reach the macros that it
-    defines are looked at."""
-    start = text.find(b"GCC optimize")
-    if start < 0:
-        return False
-    end = text.rfind(b"pop_options")
-    import re
-    reach = re.sub(rb"/\*.*?\*/|//[^\n]*", b"", text[start:end], flags=re.S)
-    return end < start or any(name in reach for name in NAMES_OF_OPTIMIZATION)
+def decides_on_macros(text):
+    """Tell whether a source has a #pragma GCC target or optimize. In the system's headers these
+    do no harm."""
+    at = text.find(b"GCC")
+    while at >= 0:
+        if text[at + 3:at + 80].lstrip().startswith((b"target", b"optimize")):
+            return True
+        at = text.find(b"GCC", at + 3)
+    return False
 
 
 def packs_by_macro(text):
@@ -4328,15 +4022,14 @@ def packs_by_macro(text):
 # -------------------------------------------------------------------------------------------
 
 class Connection:
-    """A connection to a volunteer in the making: begun while the preprocessor works, finished
-    when its text is there. socket: the connected socket after finish(); announced: the command
-    that the volunteer knows already, or None."""
+    """A connection to a volunteer. socket: the connected socket after finish()."""
 
     def __init__(self, host):
         """host: the Host; nothing happens yet."""
-        self.host, self.socket, self.announced, self.fault = host, None, None, None
+        self.host, self.socket, self.fault = host, None, None
         self.addresses, self.unread = [], b""
         self.timeout_s, self.pace = IO_TIMEOUT_S, None
+        self.received = 0               # bytes
 
     def start(self):
         """Look the name up and begin to connect; faults wait for finish()."""
@@ -4373,14 +4066,14 @@ class Connection:
         timeout_s: of each later step on the socket."""
         import _socket
         while self.socket:
-            if self.announced or self.is_writable(CONNECT_TIMEOUT_S * 1000):
+            if self.is_writable(CONNECT_TIMEOUT_S * 1000):
                 code = self.socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-                if not code and not self.has_ended():
+                if not code:
                     self.timeout_s = timeout_s
                     self.socket.settimeout(timeout_s)
                     self.watch_line()
                     return
-                self.fault = OSError(code, posix.strerror(code) if code else "it hung up at once")
+                self.fault = OSError(code, posix.strerror(code))
             else:
                 self.fault = TimeoutError(None, "no answer within %g s" % CONNECT_TIMEOUT_S)
             self.try_next_address()
@@ -4410,29 +4103,6 @@ class Connection:
         poll = select.poll()
         poll.register(self.socket.fileno(), select.POLLOUT)
         return bool(poll.poll(timeout_ms))
-
-    def has_ended(self):
-        """Tell whether the other end hung up without a word, as a daemon that was killed does."""
-        import _socket
-        try:
-            return self.socket.recv(1, _socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    def announce(self, argv):
-        """Send the command ahead of the text, if the connection stands within ANNOUNCE_MS:
-        distccd.py then starts the compiler, and any other daemon waits for the rest."""
-        command = pack_command(argv)
-        if self.socket and len(command) <= MOST_ANNOUNCED_BYTES and self.is_writable(ANNOUNCE_MS):
-            try:
-                if self.socket.send(command) < len(command):
-                    raise OSError(None, "the command was not taken whole")
-                self.announced = argv
-            except OSError as error:
-                self.fault = error
-                self.try_next_address()
 
     def cork(self, on):
         """Hold back (or let go) packets that are not full, where the system can."""
@@ -4476,6 +4146,7 @@ class Connection:
                 break
             self.pace = self.pace or Pace(min(self.timeout_s, REPLY_WINDOW_S))
             self.pace.count += len(self.unread)
+            self.received += len(self.unread)
         piece, self.unread = self.unread[:most], self.unread[most:]
         return piece
 
@@ -4498,7 +4169,7 @@ class Connection:
         """Hang up; a volunteer at work ends the job then."""
         if self.socket:
             self.socket.close()
-        self.socket = self.announced = self.pace = None
+        self.socket = self.pace = None
         self.unread = b""
 
 
@@ -4534,40 +4205,64 @@ class Pace:
         return self.window_s
 
 
-def remote_command(job, colour, directives_only):
+def remote_command(job, colour, environment):
     """Return the argv for the volunteer: one word that looks like a source, one -o.
 
     Other daemons find both by their form, and know the language of a suffix only, so that a
-    name with an uncommon suffix gets the usual one. -x goes along as the preprocessed form."""
+    name with an uncommon suffix gets the usual one. -x goes along as the preprocessed form. In
+    preprocessed text only gcc tells in which directory the compile is done, so that clang is told
+    by an option."""
     form = PREPROCESSED_FORM.get(job.language, job.language)
     name = job.source
     if job.given_language or "." + name.rpartition(".")[2] not in LANGUAGE_OF_SUFFIX:
         name += next(suffix for suffix, language in LANGUAGE_OF_SUFFIX.items()
                      if language == form)
-    macros = ["-fpreprocessed", "-fdirectives-only"] if directives_only else []
-    return ([job.compiler] + job.there + colour + macros
+    directory = []
+    if job.is_clang and job.debug_option() and not job.has_option("-fdebug-compilation-dir"):
+        directory = ["-fdebug-compilation-dir=" + working_directory(environment)]
+    return ([job.compiler] + job.there + colour + directory
             + ["-x", form, "-S" if job.assembly else "-c", name,
                "-o", job.output.rpartition("/")[2]])
 
 
-def pack_command(argv):
-    """Return the first half of a request: DIST ARGC ARGV…"""
+def pack_command(argv, programs):
+    """Return the first half of a request: DIST, perhaps PAGE, ARGC ARGV… programs: see
+    list_programs."""
     words = [fsencode(word) for word in argv]
-    parts = [pack_header(b"DIST", PROTOCOL_VERSION), pack_header(b"ARGC", len(words))]
+    parts = [pack_header(b"DIST", CHECKED_TEXT_VERSION if programs else PROTOCOL_VERSION)]
+    if programs:
+        parts += [pack_header(b"PAGE", len(programs)), programs]
+    parts.append(pack_header(b"ARGC", len(words)))
     for word in words:
         parts += [pack_header(b"ARGV", len(word)), word]
     return b"".join(parts)
 
 
-def send_request(connection, argv, text, size):
-    """Send what is not yet announced, and DOTI. A volunteer that hangs up early may have said
-    why, so a broken connection is left for recv_reply to find. text, size: descriptor and
-    bytes."""
-    command = b"" if connection.announced else pack_command(argv)
+def list_programs(job, environment):
+    """Return the entries of the programs that compile a Job's source, for a volunteer to compare
+    with its own; b"" where they cannot be listed."""
+    try:
+        command = read_command(job.argv)
+        path = find_compiler(job.compiler, environment.get("PATH", DEFAULT_PATH))
+        toolchain = find_toolchain(command, path, environment, memory_directory(environment))
+    except (RunLocally, NotByFiles, OSError) as reason:
+        debug("%s: the programs are not compared: %s" % (job.source, reason))
+        return b""
+    fields = b"".join(toolchain.pages.values()).split(b"\0")
+    return b"".join(b"%s\0%s\0" % (head, path) for head, path in zip(fields[0::2], fields[1::2])
+                    if head[:2] == b"fx")
+
+
+def send_request(connection, text, programs):
+    """Send a request by text: text is the Text; programs: see list_programs. A volunteer that
+    hangs up early may have said why, so a broken connection is left for recv_reply to find.
+
+    Raises HostFailed."""
     try:
         connection.cork(1)
-        connection.socket.sendall(command + pack_header(b"DOTI", size))
-        connection.send_file(text, size)
+        connection.socket.sendall(pack_command(text.argv, programs)
+                                  + pack_header(b"DOTI", text.size))
+        connection.send_file(text.file, text.size)
         connection.cork(0)
     except (BrokenPipeError, ConnectionResetError) as error:
         debug("%s: the request was not taken whole: %s" % (connection.host, error))
@@ -4593,13 +4288,13 @@ def recv_status(connection):
     return status
 
 
-def recv_reply(connection):
+def recv_reply(connection, expected_version):
     """Receive DONE STAT SERR SOUT DOTO up to the object; return the Reply.
 
     Raises WireError, and HostFailed when the volunteer refuses."""
     receive = connection.receive
     version = read_header(receive, b"DONE", 0xffffffff)
-    if version != PROTOCOL_VERSION:
+    if version != expected_version:
         raise WireError(EXIT_PROTOCOL_ERROR, "it speaks protocol %d" % version)
     status = recv_status(connection)
     code = status >> 8
@@ -5242,21 +4937,22 @@ def check_files(job):
 
 
 # Failures that the way of compiling may have caused: the assembler's (gcc then deletes the
-# object, which the protocol cannot tell), the volunteer's lack of room, our own two options.
+# object, which the protocol cannot tell), the volunteer's lack of room.
 DOUBTFUL_MESSAGES = (
     b"Assembler messages", b"out of memory", b"virtual memory exhausted", b"Killed",
     b"No space left on device", b"File size limit exceeded", b"CPU time limit exceeded",
-    b"cannot execute", b"error trying to exec", b"-fdirectives-only", b"-fpreprocessed",
+    b"cannot execute", b"error trying to exec",
     b"signal terminated program", b"internal compiler error", b"Cannot allocate memory")
 
 
-def in_doubt(job, reply, inexact):
+def in_doubt(job, reply):
     """Tell whether preprocessing, or the volunteer, may have caused a failure, or spoilt the
-    messages, in reply. inexact: see Preprocessor."""
-    if reply.stderr and (job.is_clang or inexact):
+    messages, in reply: the assembler names its standard input in place of a source in assembler
+    language, and a clang that fails removes an older object."""
+    if b"{standard input}" in reply.stderr and job.language in ASSEMBLER_LANGUAGES:
         return True
     return reply.status != 0 and (
-        was_cut_short(reply)
+        job.is_clang or was_cut_short(reply)
         or job.assembly and mode_at(job.output, False)    # gcc has begun to overwrite it
         or job.has_option("-Werror", "-pedantic-errors", "--pedantic-errors")
         or any(message in reply.stderr for message in DOUBTFUL_MESSAGES))
@@ -5283,6 +4979,7 @@ def merge_messages(first, second, environment):
 
 
 CURLY_QUOTES = (b"\xe2\x80\x98", b"\xe2\x80\x99")
+SPELT_QUOTES = CURLY_QUOTES + (b"\\342\\200\\23",)     # as line markers have them
 
 
 def needs_plain_quotes(messages, environment):
@@ -5290,17 +4987,11 @@ def needs_plain_quotes(messages, environment):
     return any(quote in messages for quote in CURLY_QUOTES) and not locale_is_utf8(environment)
 
 
-def quotes_are_mixed(job, reply, preprocessor):
+def quotes_are_mixed(text, reply, environment):
     """Tell whether quotes in the messages may be the user's own, which stay as they are, where
     the compiler's have to be replaced: both look alike."""
-    if not needs_plain_quotes(reply.stderr, preprocessor.environment):
-        return False
-    source = fsencode(job.source)
-    names = names_in_rule(preprocessor.rule, source) if preprocessor.rule else []
-    if names is None:
-        return True
-    texts = [fsencode(" ".join(job.argv))] + [read_beginning(name) for name in [source] + names]
-    return any(quote in text for text in texts for quote in CURLY_QUOTES)
+    return needs_plain_quotes(reply.stderr, environment) and any(
+        quote in window for window in text_windows(text) for quote in SPELT_QUOTES)
 
 
 def without_lines(text, printed):
@@ -5332,8 +5023,8 @@ def locale_is_utf8(environment):
 def colour_options(job, environment):
     """Return the option that asks for the colours which gcc would have chosen: for a terminal
     that knows them, unless the command line decides."""
-    decided = job.has_option("-fdiagnostics-color", "-fno-diagnostics-color", "-fcolor-diag",
-                             "-fno-color-diag")
+    decided = job.has_option("-fdiagnostics-plain-output", "-fdiagnostics-color",
+                             "-fno-diagnostics-color", "-fcolor-diag", "-fno-color-diag")
     if decided and not job.has_option("-fdiagnostics-color=auto"):
         return []
     plain = environment.get("TERM", "dumb") == "dumb" or environment.get("GCC_COLORS") == ""
@@ -5358,6 +5049,7 @@ DECIDING_VARIABLES = (
     "CC_LOG_DIAGNOSTICS", "CC_PRINT_PROC_STAT", "CC_PRINT_INTERNAL_STAT", "RC_DEBUG_OPTIONS",
     "AS_SECURE_LOG_FILE", "LOCPATH", "LD_PRELOAD", "LD_LIBRARY_PATH",
     "MACOSX_DEPLOYMENT_TARGET", "CLANG_CONFIG_FILE_USER_DIR")
+NO_FILE = "/dev/null"                   # it is in every root
 TIOCGWINSZ = 0x5413 if sys.platform == "linux" else 0x40087468
 CLOCK_MACROS = (b"__DATE__", b"__TIME__")
 PROFILE_OPTIONS = ("-fprofile-use", "-fprofile-instr-use", "-fprofile-sample-use",
@@ -5382,7 +5074,13 @@ SAVED_SUFFIXES = (".i", ".ii", ".mi", ".mii", ".s")
 
 
 class TextOnly(Exception):
-    """The volunteer does no jobs by files; the text says why."""
+    """The volunteer does no jobs by files; the text says why. places: how many it has, as text, if
+    it is one of ours, else ""."""
+
+    def __init__(self, reason, places=""):
+        """See the class."""
+        super().__init__(reason)
+        self.places = places
 
 
 class FilesJob:
@@ -5397,9 +5095,11 @@ class FilesJob:
     def __init__(self, command, environment):
         """Raises NotByFiles, OSError."""
         self.command, self.environment = command, environment
-        self.path = find_compiler(command.compiler, environment.get("PATH", DEFAULT_PATH))
+        path = find_compiler(command.compiler, environment.get("PATH", DEFAULT_PATH))
         self.cwd = fsencode(working_directory(environment))
         self.lister = Lister(self.cwd)
+        self.lister.follow(fsencode(path))
+        self.path = path if path[:1] == "/" else "%s/%s" % (fsdecode(self.cwd), path)
         self.source = command.sources[0][0]
         self.lists, self.contents = [], {}
         self.memories = []              # [(HeaderMemory, [path of a source])]
@@ -5441,8 +5141,8 @@ class FilesJob:
         return all(answers)
 
     def content_of(self, digest):
-        """Return the content that has this digest. Raises RunLocally when it has changed, or
-        when the job has nothing to do with it."""
+        """Return the content that has this digest. Raises RunLocally when it has changed, and
+        WireError when the job has nothing to do with it."""
         if digest in self.contents:
             return self.contents[digest]
         if digest == digest_of(b""):    # of files whose content does not count, too
@@ -5453,7 +5153,7 @@ class FilesJob:
                 return each.pages[digest]
             paths = paths or each.paths_of(digest)
         if not paths:
-            raise RunLocally("the volunteer asks for what is no part of the job")
+            raise WireError(EXIT_PROTOCOL_ERROR, "it asks for what is no part of the job")
         content, _ = read_settled(paths[0])
         if digest_of(content) != digest:
             raise RunLocally("%s changes while it is sent" % fsdecode(paths[0]))
@@ -5506,22 +5206,23 @@ def list_own_files(job, environment):
         else:
             lister.add(fsencode(name.rpartition("/")[0] or ("/" if name[:1] == "/" else ".")))
     dated = "SOURCE_DATE_EPOCH" not in environment
+    if dated and any(fsdecode(macro) in word for macro in CLOCK_MACROS for word in command.words):
+        raise RunLocally("an option notes the time of the compile")
     for name, language in command.sources:
         text, digest = lister.read(fsencode(name))
         if dated and any(macro in text for macro in CLOCK_MACROS):
             raise RunLocally("%s: it notes the time of the compile" % name)
         job.contents[digest] = text
         job.size += len(text)
-        if language in PREPROCESSED_LANGUAGES:
-            for quoted in names_in_markers(text):       # of which messages show lines
-                if stat.S_ISREG(mode_at(quoted)):
-                    lister.add(quoted)
         spoken = base_language(language)
         spoken = "assembler-with-cpp" if spoken == "assembler" else spoken
         texts.setdefault(spoken, []).append((fsencode(name), text))
     for name in command.response_files + command.values:
-        if mode_at(name):
+        directory = name.rpartition("/")[0]
+        if mode_at(name) and name != NO_FILE:
             lister.add(fsencode(name))
+        elif directory and is_directory(directory):     # something may be written there
+            lister.add(fsencode(directory))
     if any(word.startswith(PROFILE_OPTIONS) for word in command.words):
         list_profiles(command, lister)
     terminal = environment.get("TERM", "")
@@ -5531,16 +5232,6 @@ def list_own_files(job, environment):
             if mode_at(name):
                 lister.add(fsencode(name))
     return texts
-
-
-def names_in_markers(text):
-    """Return the names (set of bytes) of the files that line markers in preprocessed text name."""
-    names = set()
-    for line in text.split(b"\n# ")[bool(text[:2] != b"# "):] if b"# " in text else ():
-        name = line.partition(b"\n")[0].partition(b'"')[2].rpartition(b'"')[0]
-        if name and b"\0" not in name:
-            names.add(name)
-    return names
 
 
 def list_profiles(command, lister):
@@ -5571,7 +5262,7 @@ def check_command_files(command):
         if any(same_file(status, source) for source in sources):
             raise RunLocally("%s is source and output" % name)
     for name in command.response_files + command.included + command.values:
-        mode = mode_at(name)
+        mode = name != NO_FILE and mode_at(name)
         if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise RunLocally("%s: not a plain file" % name)     # it may be read but once
 
@@ -5774,7 +5465,7 @@ def recv_outcome(connection, version):
     note = dict(word.partition("=")[::2] for word in words.decode("latin-1").split())
     if status >> 8 in OWN_EXIT_CODES:
         if note.get("way") == "text":
-            raise TextOnly(reason)
+            raise TextOnly(reason, note.get("places", ""))
         raise HostFailed(status >> 8, "refused: " + (reason or "exit code %d" % (status >> 8)),
                          refused=True)
     return Answer(status, stderr, stdout, note)
@@ -5819,13 +5510,14 @@ def recv_results(connection, places, environment, results):
     for _ in range(read_header(receive, b"FILC", MAX_RESULTS)):
         length = read_header(receive, b"NAME", MAX_PATH_BYTES)
         path = read_exactly(receive, length, "NAME")
-        mode = read_header(receive, b"MODE", 0o7777)
-        if path in places.sources or not mode and has_other_names(path):
+        mode = read_header(receive, b"MODE", 0o777)
+        if path in places.sources or path in places.inputs or not mode and has_other_names(path):
             raise RunLocally("%s: it is written over, or removed under one of its names"
                              % fsdecode(path))
         if not places.allow(path):
-            raise HostFailed(EXIT_PROTOCOL_ERROR, "it sends a file that the command has no "
-                             "business with: %s" % fsdecode(path))
+            warn("%s: %s sends a file that the command has no business with: %s"
+                 % (places.source, connection.host, fsdecode(path)))
+            raise RunLocally("its answer is not to be trusted")
         target = Target(fsdecode(path), path in places.objects, environment) if mode else None
         if target and path in places.appended:
             target.mode = posix.O_APPEND
@@ -5852,47 +5544,68 @@ def recv_content(connection, target):
     digits = read_exactly(connection.receive, 8, "ZDAT")
     if digits.translate(None, b"0123456789abcdef") or number < 8:
         raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT without a length")
+    if int(digits, 16) > MAX_FILE_BYTES:
+        raise WireError(EXIT_PROTOCOL_ERROR, "ZDAT of %d bytes" % int(digits, 16))
     inflater = Inflater(connection, number - 8)
     target.receive(inflater, int(digits, 16))
-    if inflater.receive(1) or inflater.left:
+    if inflater.receive(1) or inflater.left or inflater.inflater.unused_data:
         raise WireError(EXIT_PROTOCOL_ERROR, "a content is longer than announced")
 
 
 class OutputPlaces:
     """Where a command may write: a volunteer is not trusted to say so. All paths are bytes.
 
-    objects: paths of the objects, which replace older ones; named: what stands on the command
-    line; directories: where further files may appear whose names begin with one of `stems`;
-    prefixes: what the command line names as the beginning of paths."""
+    objects: paths of the objects, which replace older ones; made: those of all outputs that are
+    known before; named: what stands on the command line; directories: where further files may
+    appear whose names begin with one of `stems`; dumps: how paths of dumps begin, before that."""
 
     def __init__(self, job):
         """job: the FilesJob."""
         command = job.command
         made = [place_of(name, job.lister) for name in command.outputs()]
         self.objects = frozenset(() if command.assembly else made[:len(command.sources)])
-        self.prefixes = tuple(place_of(name, job.lister) for name in command.values)
+        self.dumps = command.dump_directory and place_of(command.dump_directory, job.lister)
         self.appended = frozenset(place_of(name, job.lister) for name in job.appended)
-        self.named = self.appended.union(made, self.prefixes)
+        self.made = self.appended.union(made)
+        if command.prototypes:          # a header, as a rule
+            self.made |= {place_of(command.prototypes, job.lister)}
+        self.named = frozenset(place_of(name, job.lister) for name in command.values)
         self.directories = frozenset([job.lister.cwd] + [parent_of(path) for path in made])
         names = [fsdecode(path) for path in made] + [name for name, _ in command.sources]
+        names += [name + "." for name in command.dump_bases]
         stems = {without_suffix(name.rpartition("/")[2]) for name in names}
-        self.stems = tuple(fsencode(stem) for stem in stems if stem)
+        self.stems = tuple(fsencode(stem + mark) for stem in stems if stem for mark in ".-")
         self.sources = frozenset(place_of(name, job.lister) for name, _ in command.sources)
+        self.source = job.source
+        self.inputs = frozenset(path for paths in job.lister.paths.values() for path in paths)
         self.saves_temporaries = any("save-temps" in word for word in command.words)
 
     def allow(self, path):
         """Tell whether the command may have written, or removed, the file at a path."""
         directory, slash, base = path.rpartition(b"/")
         if path[:1] != b"/" or b"\0" in path or base in (b"", b".", b"..") \
-                or stat.S_ISLNK(mode_at(path, follow_links=False)) or path in self.sources:
+                or path in self.sources or not is_canonical(directory):
             return False
-        if path in self.named:
+        mode = mode_at(path, follow_links=False)
+        if mode and not stat.S_ISREG(mode):
+            return False
+        if path in self.made:
             return True
         suffix = fsdecode(base[base.rfind(b"."):]) if b"." in base else ""
         if suffix in INPUT_SUFFIXES and not (self.saves_temporaries and suffix in SAVED_SUFFIXES):
             return False
-        return (directory or b"/") in self.directories and base.startswith(self.stems) \
-            or path.startswith(self.prefixes)
+        return path in self.named \
+            or (directory or b"/") in self.directories and base.startswith(self.stems) \
+            or bool(self.dumps) and path.startswith(self.dumps) \
+            and path[len(self.dumps):].lstrip(b"/").startswith(self.stems)
+
+
+def is_canonical(directory):
+    """Tell whether an absolute path, in bytes, is that of a directory by its one true name."""
+    try:
+        return trace_path(b"/", directory, {}) == (directory or b"/", [], b"")
+    except (OSError, ValueError):
+        return False
 
 
 def place_of(name, lister):
@@ -5914,7 +5627,8 @@ def commit_results(results):
         if mode_at(path) and not posix.access(path, posix.W_OK) and target \
                 and not target.replaces:
             raise OSError(None, "not writable", fsdecode(path))
-    for path, target in results:
+    results.sort(key=lambda result: bool(result[1]) and result[1].mode == posix.O_APPEND)
+    for path, target in results:            # what is appended comes last: it cannot be undone
         if target:
             target.commit()
         else:
@@ -5944,8 +5658,13 @@ def compile_by_files(job, connection, environment, on_answer):
         seconds = time.monotonic() - started
         on_answer()
         check_failure(answer)
-        recv_results(connection, OutputPlaces(job), environment, results)
+        places = OutputPlaces(job)
+        recv_results(connection, places, environment, results)
         connection.check_end()
+        written = sum(target is not None for _, target in results)
+        # What -S makes of an assembler's source is printed.
+        if not answer.status and written < (len(places.objects) or not answer.stdout):
+            raise WireError(EXIT_PROTOCOL_ERROR, "success without an object")
         try:
             commit_results(results)
         except OSError as error:
@@ -5957,8 +5676,8 @@ def compile_by_files(job, connection, environment, on_answer):
                 target.discard()
     write_fully(1, answer.stdout)
     write_fully(2, answer.stderr)
-    debug("%s: by files on %s: %d bytes out, %.3f s, %s" % (
-        job.source, connection.host, job.sent, seconds,
+    debug("%s: by files on %s: %d bytes out, %d bytes in, %.3f s; it says: %s" % (
+        job.source, connection.host, job.sent, connection.received, seconds,
         " ".join("%s=%s" % each for each in sorted(answer.note.items()))))
     signalled = answer.status & 0x7f
     return 128 + signalled if signalled else answer.status >> 8, answer.note, seconds
@@ -6020,7 +5739,7 @@ def run_here(argv, environment):
 
 # -------------------------------------------------------------------------------------------
 # Build: the whole policy
-# build distribute VolunteerSearch preprocess compile_there finish_job
+# build distribute VolunteerSearch compile_by_text finish_job
 # -------------------------------------------------------------------------------------------
 
 def build(argv, environment):
@@ -6113,8 +5832,9 @@ def distribute_by_files(command, hosts, search, environment):
             text_job = scan_for_text(command.argv, environment)
             return distribute_by_text(text_job, hosts, search, environment)
         try:
-            job = job or prepare_files(command, environment)
+            job = job or prepare_and_connect(command, search, environment)
         except NotByFiles as reason:
+            search.hang_up()
             debug("%s goes by text: %s" % (search.source, reason))
             search.way = "text"
             continue
@@ -6128,7 +5848,7 @@ def distribute_by_files(command, hosts, search, environment):
             # Over ssh such a host is of use only if it happens to have the compiler.
             (warn if search.host.by_ssh else debug)("%s: %s does no jobs by files: %s" % (
                 search.source, search.host, reason))
-            search.note_way("text")
+            search.note_way(("text " + reason.places).strip())
         except Incomplete:
             if has_asked or not job.ask_for_missing():
                 raise RunLocally("it failed there for want of a file")
@@ -6136,8 +5856,25 @@ def distribute_by_files(command, hosts, search, environment):
         except HostFailed as fault:
             if not fault.refused:
                 raise
+            if fault.code == EXIT_BAD_ARGUMENTS:        # any volunteer would say the same
+                raise RunLocally(str(fault))
             search.pass_over(fault)
         search.hang_up()
+
+
+IDLE_CONNECTION_S = 5.0         # a volunteer ends one that is silent for long
+
+
+def prepare_and_connect(command, search, environment):
+    """Return what prepare_files() does, and raise the same. The volunteer has 2 ms of work to do
+    for a new connection, so it gets that at the beginning."""
+    import time
+    search.start_connection()
+    started = time.monotonic()
+    job = prepare_files(command, environment)
+    if time.monotonic() - started > IDLE_CONNECTION_S:
+        search.hang_up()
+    return job
 
 
 def do_by_files(job, search, environment):
@@ -6146,7 +5883,7 @@ def do_by_files(job, search, environment):
     host = search.host
     try:
         patience_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", 0) or FILES_SILENCE_S
-        connection = search.connect(None, min(patience_s, FILES_SILENCE_S))
+        connection = search.connect(min(patience_s, FILES_SILENCE_S))
         notice("compile %s on %s" % (job.source, search.host))
         host = search.host
         status, note, seconds = compile_by_files(job, connection, environment,
@@ -6173,27 +5910,24 @@ def distribute_by_text(job, hosts, search, environment):
     path = find_program(job.compiler, environment.get("PATH", DEFAULT_PATH))
     if path is None:
         raise RunLocally("%s: not found in PATH" % job.compiler)
-    preprocessor = Preprocessor(job, path, environment, colour_options(job, environment))
-    timeout_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S
-    status = None
+    if not search.host:
+        search.take_now()
+    slot = own_slot(own_pool(search.pool.directory, hosts, "preprocess"), environment)
     try:
-        if not search.host:
-            search.take_now()
-        here = own_pool(search.pool.directory, hosts,
-                        "preprocess" if search.host else "preprocess-later")
-        while status is None:
-            if not preprocessor.begun:
-                preprocess(preprocessor, here, search, environment)
-            if preprocessor.plain and search.announced() or preprocessor.reads_the_same():
-                search.size = preprocessor.size
-                argv = preprocessor.remote_command()
-                connection = search.connect(argv, timeout_s)
-                status = compile_there(job, argv, preprocessor, connection, search, environment)
-            if status is None:
-                search.hang_up()
-        return status
+        text = preprocess(job, path, environment)
     finally:
-        preprocessor.kill()
+        if slot is not None:
+            posix.close(slot)
+    search.size = text.size
+    timeout_s = seconds_setting(environment, "DISTCC_IO_TIMEOUT", IO_TIMEOUT_S) or IO_TIMEOUT_S
+    while True:
+        connection = search.connect(timeout_s)
+        try:
+            return compile_by_text(job, text, connection, search, environment)
+        except HostFailed as fault:     # what it thinks of this command is no fault of its own
+            if not fault.refused or fault.code == EXIT_BAD_ARGUMENTS:
+                raise
+            search.pass_over(fault)
 
 
 def check_surroundings(job, environment):
@@ -6272,6 +6006,10 @@ class VolunteerSearch:
             self.way = read_about(self.pool.directory, self.host)[0]
         return self.way != "text"
 
+    def is_ours(self):
+        """Tell whether the host is known to be a daemon of ours."""
+        return read_about(self.pool.directory, self.host)[1] != ""
+
     def note_way(self, about):
         """Remember what the host says of itself: "text", or "files" and its number of places."""
         if self.way != about.partition(" ")[0] or read_about(
@@ -6305,25 +6043,13 @@ class VolunteerSearch:
                 else Connection(self.host)
             self.connection.start()
 
-    def announce(self, argv):
-        """Tell the volunteer what is to come, if it is known and quickly reached."""
-        if self.connection:
-            self.connection.announce(argv)
-
-    def announced(self):
-        """Tell whether a volunteer has the command already, so that it does not depend on the
-        farm how soon the job is known to stay here."""
-        return self.connection is not None and self.connection.announced is not None
-
-    def connect(self, argv, timeout_s):
+    def connect(self, timeout_s):
         """Return a Connection, after a wait for a slot if need be. Raises HostFailed when no
-        host can be reached. argv: the command; if another one was announced, that is undone."""
-        if self.connection and self.connection.announced not in (None, argv):
-            self.hang_up()
+        host can be reached. timeout_s: of each later step on it."""
         while True:
             self.take(self.size)
-            if not self.connection:
-                self.start_connection()
+            self.connection = Connection(self.host)
+            self.connection.start()
             try:
                 self.connection.finish(timeout_s)
                 return self.connection
@@ -6374,24 +6100,6 @@ class VolunteerSearch:
         self.slot = None
 
 
-def preprocess(preprocessor, pool, search, environment):
-    """Run the preprocessor in a slot of this machine, and connect meanwhile. If a volunteer has
-    the command, and the text will most probably do, it may not have ended on return."""
-    slot = own_slot(pool, environment)
-    try:
-        preprocessor.start()
-        search.start_connection()
-        search.announce(preprocessor.remote_command())
-        preprocessor.glance()
-        if preprocessor.plain and search.announced():
-            preprocessor.await_text()
-        else:
-            preprocessor.finish()
-    finally:
-        if slot is not None:
-            posix.close(slot)
-
-
 def own_slot(pool, environment):
     """Return a descriptor that holds a slot of this machine, None after a bounded wait.
 
@@ -6413,69 +6121,62 @@ def wait_for_own_slot(environment):
         posix.set_inheritable(slot, True)
 
 
-def compile_there(job, argv, preprocessor, connection, search, environment):
-    """Have the volunteer compile; leave what the compiler would have left; return its status.
-
-    The end of the preprocessor's run, and a look at its text, may come now, while the volunteer
-    is at work: None is returned if that has to be given another text. Raises RunLocally and
-    HostFailed as distribute does."""
+def compile_by_text(job, text, connection, search, environment):
+    """Have the volunteer compile a Text; leave what the compiler would have left; return its
+    status. Raises RunLocally and HostFailed as distribute does."""
     import time
     host, target = search.host, None
-    debug("there: " + " ".join(argv))
+    programs = list_programs(job, environment) if search.is_ours() else b""
+    debug("there: " + " ".join(text.argv))
+    notice("compile %s on %s" % (job.source, host))
     try:
         started = time.monotonic()
-        send_request(connection, argv, preprocessor.text, preprocessor.size)
-        if not (preprocessor.confirm()
-                and (preprocessor.looked_at or preprocessor.reads_the_same())):
-            return None
-        preprocessor.close_text()
-        notice("compile %s on %s" % (job.source, host))
+        send_request(connection, text, programs)
         target = Target(job.output, not job.assembly, environment)
-        reply = recv_reply(connection)
+        reply = recv_reply(connection,
+                           CHECKED_TEXT_VERSION if programs else PROTOCOL_VERSION)
         seconds = time.monotonic() - started
         search.release_slot()
-        status = finish_job(job, preprocessor, connection, reply, target)
-    except WireError as fault:
-        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
-    except HostFailed as fault:
-        if not fault.reached:           # the preprocessor's, when it came to its end
-            raise
-        if not fault.refused:
+        status = finish_job(job, text, connection, reply, target, environment)
+    except (WireError, HostFailed) as fault:
+        refused = isinstance(fault, HostFailed) and fault.refused
+        if programs and not refused:    # it may have become another daemon
+            search.note_way("text")
+        if isinstance(fault, HostFailed) and not refused:
             search.pool.back_off(host)
-        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault))
+        raise HostFailed(fault.code, "%s: %s: %s" % (job.source, host, fault), refused=refused)
     finally:
         if target:
             target.discard()
     if len(search.pool.hosts) > 1:
-        write_speed(search.pool.directory, host.key, preprocessor.size, max(seconds, 1e-6))
+        write_speed(search.pool.directory, host.key, text.size, max(seconds, 1e-6))
     return status
 
 
-def finish_job(job, preprocessor, connection, reply, target):
+def finish_job(job, text, connection, reply, target, environment):
     """Put object, dependencies and messages in their places; return the exit status. target: of
     the object; if anything goes wrong, there is no new one."""
-    if (in_doubt(job, reply, preprocessor.inexact)
-            or quotes_are_mixed(job, reply, preprocessor)):
+    if in_doubt(job, reply) or quotes_are_mixed(text, reply, environment):
         raise RunLocally("what came from there need not be what comes from here")
     try:
         if reply.status == 0:
             target.receive(connection, reply.size)
         connection.check_end()
-        preprocessor.write_rule()       # gcc does when it fails, too, and leaves an older object
+        if text.rule_place:             # gcc writes it when it fails, too, and leaves an older
+            write_in_place(*text.rule_place, [text.rule])               # object
         if reply.status == 0:
             target.commit()
     except OSError as error:
         raise RunLocally("%s: cannot be written: %s" % (error.filename or job.output,
                                                         error.strerror))
     write_fully(1, reply.stdout)
-    write_fully(2, merge_messages(preprocessor.messages, reply.stderr,
-                                  preprocessor.environment))
+    write_fully(2, merge_messages(text.messages, reply.stderr, environment))
     return reply.status >> 8
 
 
 # -------------------------------------------------------------------------------------------
 # Entry: how we were called
-# main run with_compiler guard_recursion trim_path explain
+# main run with_compiler guard_recursion trim_path explain explain_text
 # -------------------------------------------------------------------------------------------
 
 USAGE = """\
@@ -6496,8 +6197,7 @@ DISTCC_HOSTS lists the machines that compile, each of which runs distccd.py, or 
   [USER]@HOST[:PORT][/LIMIT] over ssh: nothing need be installed there but Python
   localhost[/LIMIT]          compiles here, without a daemon
 Other variables: DISTCC_WAY DISTCC_VERBOSE DISTCC_LOG DISTCC_SAVE_TEMPS DISTCC_TCP_CORK DISTCC_DIR
-DISTCC_SSH DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD DISTCC_DIRECTIVES_ONLY;
-see README.
+DISTCC_SSH DISTCC_FALLBACK DISTCC_IO_TIMEOUT DISTCC_BACKOFF_PERIOD; see README.
 """ % (DEFAULT_PORT, DEFAULT_LIMIT)
 VERSION_TEXT = "distcc.py %s\nprotocol 1, default port %d\n" % (VERSION, DEFAULT_PORT)
 LINKED_SUFFIXES = (".o", ".obj", ".a", ".so", ".lo", ".la", ".dylib", ".lib")
@@ -6622,21 +6322,37 @@ def explain(words, environment):
     """Print what would become of a command line, and why; return the exit status."""
     if not words:
         return usage_error("--scan needs a command line")
-    command = with_compiler(words)
-    search_path = trim_path(environment.get("PATH", DEFAULT_PATH), command[0])
+    argv = with_compiler(words)
+    environment["PATH"] = trim_path(environment.get("PATH", DEFAULT_PATH), argv[0])
     try:
-        job = scan(command, search_path)
-        check_surroundings(job, environment)
-        path = find_program(job.compiler, search_path)
-        if path is None:
-            raise RunLocally("%s: not found in PATH" % job.compiler)
-        preprocessor = Preprocessor(job, path, environment, [])
+        if environment.get("DISTCC_WAY") == "text":
+            return print_lines(*explain_text(argv, environment, "DISTCC_WAY asks for it"))
+        try:
+            command = read_command(argv)
+            prepare_files(command, environment)
+        except NotByFiles as reason:
+            return print_lines(*explain_text(argv, environment, reason))
+        return print_lines("goes by files: %s compiled to %s" % (
+            " ".join(name for name, _ in command.sources),
+            " ".join(command.outputs()[:len(command.sources)])))
     except (RunLocally, OSError) as reason:
         return print_lines("runs here: %s" % reason)
-    lines = ["is distributed: %s is compiled to %s" % (job.source, job.output)]
-    if job.language in PREPROCESSED_FORM:
-        lines.append("preprocessed here:  " + " ".join(preprocessor.command()))
-    return print_lines(*lines, "compiled there:     " + " ".join(preprocessor.remote_command()))
+
+
+def explain_text(argv, environment, reason):
+    """Return the lines on a command that goes by text, for a reason. Raises RunLocally, OSError.
+    """
+    job = scan_for_text(argv, environment)
+    path = find_program(job.compiler, environment["PATH"])
+    if path is None:
+        raise RunLocally("%s: not found in PATH" % job.compiler)
+    check_compiler(path)
+    lines = ["goes by text (%s): %s compiled to %s" % (reason, job.source, job.output)]
+    if job.language in PREPROCESSED_LANGUAGES:
+        posix.close(open_preprocessed(job, environment))
+    else:
+        lines.append("preprocessed here:  " + " ".join(preprocessor_command(job, [], "N")))
+    return lines + ["compiled there:     " + " ".join(remote_command(job, [], environment))]
 
 
 def print_lines(*lines):

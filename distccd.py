@@ -100,7 +100,6 @@ MOST_LINGERING = 64                     # connections turned away whose bytes ar
 LOOP_S = 0.25                           # how soon the accept loop sees a signal or a dead child
 ACCEPT_PAUSE_S = 0.1                    # after accept or fork failed for want of resources
 
-EARLY_START_S = 2.0                     # so long a compiler may wait for the client to preprocess
 PLACE_POLL_MS = 3                       # the one that waits for a compiler's place looks so often
 TURN_POLL_MS = 50                       # the others see at least so often whether it is their turn
 COMPILE_POLL_MS = 500                   # a compiler that left its pipes to others is noticed
@@ -110,6 +109,7 @@ PROBE_TIMEOUT_S = 10
 STOP_GRACE_S = 3.0                      # jobs at work may finish; then they are ended
 STOP_KILL_S = 4.0                       # a child that has not gone by now is killed
 SMALL_OBJECT_BYTES = 128 * 1024         # smaller ones leave in one piece with their header
+LARGE_RESULTS_BYTES = 16 * 1024 * 1024  # more of what a job left in memory keeps its place
 
 # One compiler process. cc1plus with sanitizers stays under 4 GiB but for monsters; a line marker
 # that names /dev/zero makes gcc read until this stops it.
@@ -152,7 +152,7 @@ class Fatal(Exception):
     """The daemon cannot start or go on; it exits with `code` and says why."""
 
     def __init__(self, code, reason):
-        """code: an exit code of section 2.9; reason: one line of text."""
+        """code: one of the exit codes below; reason: one line of text."""
         super().__init__(reason)
         self.code = code
 
@@ -575,15 +575,15 @@ class Command:
 
     compiler: its first word. action: "-c" or "-S". options: the words that may go to the
     compiler. source: the input's name as the client gave it, for the log. language: the
-    preprocessed form, as -x names it. directives_only: macros are still to be expanded.
-    family: what family_of() says of the compiler, None until it is asked."""
+    preprocessed form, as -x names it. family: what family_of() says of the compiler, None until
+    it is asked."""
 
     def __init__(self, compiler):
         self.compiler = compiler
         self.action = self.source = self.language = self.family = None
         self.options = []
         self.assembler_words = []
-        self.preprocessed = self.directives_only = self.arch_given = False
+        self.arch_given = False
 
 
 def refuse(reason, word):
@@ -624,10 +624,6 @@ def read_input(command, word):
 def read_option(command, word, words):
     """Read one option into the command; words: iterator over the words that follow."""
     option, argument = long_to_short(word)
-    if option in ("-fpreprocessed", "-fdirectives-only"):
-        command.preprocessed |= option == "-fpreprocessed"
-        command.directives_only |= option == "-fdirectives-only"
-        return
     if argument is not None and option not in SEPARATE_ARGUMENT:
         option, argument = option + argument, None
     if argument is None and option in SEPARATE_ARGUMENT:
@@ -713,8 +709,6 @@ def check_command(command):
         raise Refused(EXIT_BAD_ARGUMENTS, "neither -c nor -S")
     if command.source is None:
         raise Refused(EXIT_BAD_ARGUMENTS, "no input file")
-    if command.directives_only and not command.preprocessed:
-        refuse("only together with -fpreprocessed", "-fdirectives-only")
     # Over all of them at once: -Wa,--defsym -Wa,/etc/passwd=1 are two words of one command.
     if not assembler_words_harmless(command.assembler_words):
         refuse("assembler options not allowed", " ".join(command.assembler_words))
@@ -726,8 +720,8 @@ def check_command(command):
     return command
 
 
-# gcc under -fdirectives-only, and clang always, obey directives in text that is said to be
-# preprocessed: #include there would read this machine's files. The patterns below match what any
+# clang obeys directives in text that is said to be preprocessed: #include there would read this
+# machine's files. The patterns below match what any
 # compiler might take for such a directive, and more: blanks (clang's Unicode ones too, so all
 # that is not ASCII, and all that is written \u2003 or \N{EM SPACE}), digraphs, trigraphs, spliced
 # lines; a lone CR ends a line.
@@ -886,9 +880,9 @@ def guard_source(source):
     """Return bytes to be compiled before the source, which change no object.
 
     gcc loads a precompiled header, which is memory of the compiler, where
-    `#pragma GCC pch_preprocess "FILE"` is the first token of all, and macros can spell that in
-    ways that no scan finds. So another pragma goes first, behind a copy of the line markers that
-    name the main file and the directory."""
+    `#pragma GCC pch_preprocess "FILE"` is the first token of all, and that may stand behind longer
+    comments than are worth a search. So another pragma goes first, behind a copy of the line
+    markers that name the main file and the directory."""
     markers = LINE_MARKERS.match(source).group()
     return markers + b"#pragma GCC diagnostic push\n" + (b"" if markers else b'# 1 "<stdin>"\n')
 
@@ -1214,17 +1208,6 @@ class Places:
         self.held = next(filter(self.try_lock, range(self.count)), None)
         return self.held is not None
 
-    def take_unwanted(self):
-        """The same, but leave it to those who wait, if any do."""
-        return not self.wanted() and self.take_now()
-
-    def wanted(self):
-        """Tell whether someone waits for a place."""
-        if not self.try_lock(self.count):
-            return True
-        self.unlock(self.count)
-        return False
-
     def count_taken(self):
         """Return how many places are held, by us too."""
         taken = 0
@@ -1370,7 +1353,10 @@ def read_header(receive, token, most):
 #   alone, any number). A reference is a line "DIGEST MASK": of the page with that digest the
 #   entries whose bits are set in the hex number MASK, the lowest bit for the first.
 # A digest is BLAKE2b with 32 bytes, in lower-case hex.
+# By text between our own two: DIST 65 · PAGE entries (of the programs) · ARGC and the rest as in
+#   protocol 1, answered with DONE 65 and the rest; STAT 110 << 8 if a program there is another.
 FILES_VERSION = 64
+CHECKED_TEXT_VERSION = 65
 PAGE_ENTRIES = 64
 DIGEST_DIGITS = 64
 FLAG_DEFLATE, FLAG_TERMINAL = 1, 2
@@ -1396,7 +1382,7 @@ def digest_of(content):
 # so. The longest match decides. The kinds are:
 PLAIN = "plain"                  # code generation or warnings: goes to every compiler
 PREPROCESSOR = "preprocessor"    # has done its work when the source is preprocessed
-LINKER = "linker"                # without meaning for -c and -S
+LINKER = "linker"                # without meaning for -c and -S, even in gcc's specs
 SPECIAL = "special"              # decides what the job is: each side reads it with its own code
 ELSEWHERE = "elsewhere"          # reads or writes other files, or depends on where it runs
 UNKNOWN = "unknown"
@@ -1446,16 +1432,19 @@ OPTIONS_BY_KIND = {
     PREPROCESSOR: """-A* -D* -F* -I* -U* -C -CC -cxx-isystem* -c-isystem* -idirafter* -iframework*
         -imacros* -imultiarch* -imultilib* -include* -iprefix* -iquote* -isysroot* -isystem*
         -iwithprefix* -iwithprefixbefore* -nostdinc -nostdinc++ -nostdlibinc -nobuiltininc -remap
-        --sysroot* -finput-charset=*""",
-    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -s -r -N -n -t -rdynamic
-        -static -static-libgcc -static-libstdc++ -static-pie -shared -shared-libgcc -symbolic
-        -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs -nolibc -nostdlib++ -h
-        -rpath -framework -weak_framework -fuse-ld=*""",
-    PLAIN: """-O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
+        --sysroot* -finput-charset=* -traditional-cpp""",
+    LINKER: """-L* -l* -Wl,* -Xlinker -T* -Tbss* -Tdata* -Ttext* -u -z -e* -h -rpath -framework
+        -weak_framework -fuse-ld=*""",
+    PLAIN: """-s -r -N -n -t -rdynamic -static -static-libgcc -static-libstdc++ -static-pie -shared
+        -shared-libgcc -symbolic -pie -no-pie -nopie -nostdlib -nostartfiles -nodefaultlibs
+        -nolibc -nostdlib++
+        -O* -std=* -ansi -undef -w -W -pedantic -pedantic-errors -pipe -pthread -pthreads -p
     -pg
         --param* -target --target=* -stdlib=* -b -V -G* -trigraphs -Qunused-arguments
         -g -g0 -g1 -g2 -ggdb -ggdb0 -ggdb1 -ggdb2 -gdwarf* -gno-* -gstrict-dwarf -gz*
         -gcolumn-info -gline-tables-only -gmlt -gpubnames -ggnu-pubnames -grecord-gcc-switches
+        -g3 -ggdb3 -gstabs* -gctf* -gbtf* -glldb* -frecord-gcc-switches -frecord-command-line
+        -grecord-command-line -fdebug-macro -femit-struct-debug-* -fno-emit-struct-debug-*
         -gstatement-frontiers -gvariable-location-views* -ginline-points -gas-loc-support
         -gas-locview-support -ginternal-reset-location-views -gdescribe-dies -gtoggle
         -ffile-prefix-map=* -fdebug-prefix-map=* -fmacro-prefix-map=* -fcoverage-prefix-map=*
@@ -1524,17 +1513,13 @@ REASONS_ELSEWHERE = {
         -load -plugin* -ccc-* -fintegrated-cc1 -fno-integrated-cc1 -foffload* -Xopenmp-target*
         -Xanalyzer -no-canonical-prefixes -resource-dir* -cuda-* --cuda-* --offload* --hip-*
         --rocm-* -fno-integrated-as -no-integrated-as -Xcuda-* -Xoffload-*""",
-    "its messages depend on the source itself": """-fanalyzer -Wmisleading-indentation
-        -Werror=misleading-indentation -fdiagnostics-absolute-paths
-        -fuse-line-directives -frewrite-*""",
+    "its messages depend on the source itself": """-Werror=misleading-indentation
+        -fdiagnostics-generate-patch -fdiagnostics-absolute-paths -fuse-line-directives
+        -frewrite-*""",
     "it depends on this machine's processor": "-march=native -mtune=native -mcpu=native",
-    "the object records the command or the macros": """-g3 -ggdb3 -gstabs* -gctf* -gbtf*
-        -frecord-gcc-switches -frecord-command-line -grecord-command-line -flto* -fcompare-debug*
-        -fdiagnostics-generate-patch -fdiagnostics-parseable-fixits -P -traditional-cpp
-        -traditional -fdebug-macro -ffat-lto-objects -fwhole-program -gcodeview* -glldb*
-        -gembed-source -gmodules -gsce
-        -fembed-bitcode* -femit-struct-debug-* -fno-emit-struct-debug-* -fdebug-cpp
-        -fno-debug-cpp -fno-working-directory -fcoverage-mapping -fopenacc* -fself-test*""",
+    "the object would be another": """-flto* -fcompare-debug* -P -traditional -ffat-lto-objects
+        -gcodeview* -gembed-source -gmodules -gsce -fembed-bitcode* -fdebug-cpp -fno-debug-cpp
+        -fno-working-directory -fcoverage-mapping -fself-test*""",
 }
 
 
@@ -1681,30 +1666,35 @@ def language_of(source, compiler):
 #   code/ab/...                           contents that may be run (kinds x and l), and ELF files
 #   pages/ab/DIGEST                       pages of lists of files
 #   jobs/PID_RANDOM/                      one job: what it received, and its tree of hard links
-#   jobs/idle_TIME_RANDOM/                the same, left with its tree for a job to come
+#   jobs/idle_TIME_RANDOM_PAGES/          the same, left with its tree for a job to come; PAGES
+#                                         are the beginnings of the digests of its pages
 #   claims                                who fetches what, by byte locks
 #   own                                   digests of this machine's own files
 #   filled                                bytes stored since the store was last cut
 #   boot                                  which run of this machine's kernel wrote all this
 # MODE is x or -. N tells files apart that are equal but different ones on the client.
-STORE_FORMAT = "1"
+STORE_FORMAT = "2"
 CUT_AFTER = 1 / 16                      # the store is cut when so much of its size has come anew,
 CUT_TO = 7 / 8                          # to so much of its size
 PAGE_UNTOUCHED_S = 3600                 # a page's time of last use is right to an hour
+LEAST_FREE_BYTES = 1024 ** 3            # on the disk, or less where that is small
 MOST_OWN_FILES = 4096                   # whose digests are remembered
 ELF_MAGIC = b"\x7fELF"
 
 
 def choose_cache_directory(options):
-    """Return the path (str) of the cache directory: the option's, else the system's."""
+    """Return the path (str) of the cache directory: the option's, else the system's; "" if there
+    is none."""
     if options.cache_dir:
         return os.path.abspath(options.cache_dir)
     if os.environ.get("CACHE_DIRECTORY"):               # as systemd gives it: the first of a list
         return os.path.abspath(os.environ["CACHE_DIRECTORY"].partition(":")[0])
     if os.geteuid() == 0:
         return "/var/cache/distccd.py"
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(os.path.abspath(home), "distccd.py")
+    home = os.path.expanduser("~")      # "~" for a user whom nobody knows
+    caches = os.environ.get("XDG_CACHE_HOME") or (
+        os.path.join(home, ".cache") if os.path.isabs(home) else "")
+    return os.path.join(os.path.abspath(caches), "distccd.py") if caches else ""
 
 
 def prepare_cache_directory(path, user):
@@ -1794,6 +1784,14 @@ class Store:
             return os.read(fd, facts.st_size)
         finally:
             os.close(fd)
+
+    def check_room(self, count):
+        """Raise Refused (107) if the disk would have too little left after so many bytes more:
+        a twentieth of it is for others, but no more than LEAST_FREE_BYTES."""
+        disk = os.fstatvfs(self.fd)
+        left = min(disk.f_blocks * disk.f_frsize // 20, LEAST_FREE_BYTES)
+        if disk.f_bavail * disk.f_frsize < count + left:
+            raise Refused(EXIT_IO_ERROR, "the disk of the cache directory is nearly full")
 
     def note_growth(self, count):
         """So many bytes have come anew: cut the store when it is time. Never raises.
@@ -1896,15 +1894,18 @@ class Store:
                     remove_tree(ours)
 
 
+YOUNG_NS = 100000000                    # more than the grain of a file system's clock
+
+
 class OwnFiles:
-    """This machine's own files: their digests, remembered in a file by path, time, size, inode.
+    """This machine's own files: their digests, remembered in a file by path, times, size, inode.
 
     Each job asks for some fifty; reading a compiler of 30 MB takes 50 ms, looking up 2 us."""
 
     def __init__(self, path):
-        """path: of the file that remembers (bytes); it may be removed at any time."""
+        """path: of the file that remembers (bytes), which may be removed at any time; or None."""
         self.path = path
-        self.known = None               # {path: [mtime_ns, size, inode, digest]}
+        self.known = None if path else {}       # {path: (mtime_ns, size, inode, ctime_ns, digest)}
         self.changed = False
 
     def load(self):
@@ -1912,31 +1913,38 @@ class OwnFiles:
         try:
             with open(self.path, "rb") as stream:
                 lines = stream.read().split(b"\n")
-            self.known = {path: (int(mtime), int(size), int(inode), digest)
-                          for mtime, size, inode, digest, path
-                          in (line.split(b" ", 4) for line in lines if line)}
+            self.known = {path: (int(mtime), int(size), int(inode), int(ctime), digest)
+                          for mtime, size, inode, ctime, digest, path
+                          in (line.split(b" ", 5) for line in lines if line)}
         except (OSError, ValueError):
             self.known = {}
 
-    def facts_of(self, path):
+    def facts_of(self, path, check):
         """Return (digest, size, mtime_ns) of this machine's own regular file at an absolute path
-        (bytes), links followed; None if there is none that we may read."""
+        (bytes), links followed; None if there is none that we may read.
+
+        check(path, size) is called if it must be digested, and may raise Refused."""
         if self.known is None:
             self.load()
         try:
             facts = os.stat(path)
             if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_FILE_BYTES:
                 return None
-            now = facts.st_mtime_ns, facts.st_size, facts.st_ino
+            now = facts.st_mtime_ns, facts.st_size, facts.st_ino, facts.st_ctime_ns
             known = self.known.get(path)
-            if known is None or known[:3] != now:
+            if known is None or known[:4] != now:
+                check(path, facts.st_size)
                 known = now + (digest_file(path),)
-                if b"\n" not in path and len(self.known) < MOST_OWN_FILES:
+                # What has changed just now may change again before the clock moves on.
+                is_young = abs(time.time_ns() - facts.st_ctime_ns) < YOUNG_NS
+                if b"\n" not in path and not is_young:
+                    if len(self.known) >= MOST_OWN_FILES and path not in self.known:
+                        self.known = {}     # what is wanted will be asked for again
                     self.known[path] = known
                     self.changed = True
         except (OSError, ValueError):
             return None
-        return known[3], known[1], known[0]
+        return known[4], known[1], known[0]
 
     @staticmethod
     def equals(path, digest, size):
@@ -1950,17 +1958,30 @@ class OwnFiles:
 
     def save(self):
         """Remember what was found out. Never raises."""
-        if not self.changed:
+        if not self.changed or not self.path:
             return
         self.changed = False
         temporary = b"%s.%d" % (self.path, os.getpid())
         try:
             with open(temporary, "wb") as stream:
                 for path, facts in self.known.items():
-                    stream.write(b"%d %d %d %s %s\n" % (facts + (path,)))
+                    stream.write(b"%d %d %d %d %s %s\n" % (facts + (path,)))
             os.rename(temporary, self.path)
         except OSError as error:
             log("debug", "digests are not remembered: %s" % error)
+
+
+def own_files_path(options):
+    """Return the path (bytes) at which a daemon without a store remembers the digests of this
+    machine's own files; None if it has no cache directory of its own to keep them in."""
+    directory = options.cache_directory
+    try:
+        facts = os.stat(directory)
+        if facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return os.fsencode(directory) + b"/own-files"
+    except OSError:
+        pass
+    return None
 
 
 def size_in_name(name):
@@ -2003,8 +2024,8 @@ CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x20000, 0x8000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 MNT_DETACH = 2
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
-PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24               # further ones are named above
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 CAPABILITY_VERSION_3 = 0x20080522
 MOST_CAPABILITIES = 64
 
@@ -2177,6 +2198,21 @@ class Tree(collections.namedtuple("Tree", "folders links files")):
     b"" is the root), links {path: target}, files {path: name in the store}."""
 
 
+MARK_DIGITS, MOST_MARKS = 7, 28
+
+
+def pack_marks(pages):
+    """Return a word that tells, near enough, which pages (digests) a tree was made of: of jobs
+    with many pages those that come first, the toolchain's among them."""
+    return b"".join(digest[:MARK_DIGITS] for digest in pages[:MOST_MARKS])
+
+
+def read_marks(name):
+    """Return the set of marks at the end of a name."""
+    word = name.rpartition(b"_")[2]
+    return {word[at:at + MARK_DIGITS] for at in range(0, len(word), MARK_DIGITS)}
+
+
 class RootDirectory:
     """One job's directory in the store: in/ for what it receives, lower/ for its tree, top/ to
     mount on.
@@ -2191,14 +2227,23 @@ class RootDirectory:
     def __init__(self, store):
         self.store = store
         self.path = self.fd = self.tree = None
+        self.marks = b""
         self.detach = lambda: None
 
-    def make(self):
-        """Take the tree that was left last, or make a new one. Raises OSError."""
+    def make(self, pages, most_idle, fresh=False):
+        """Take the tree that shares most with `pages` (digests), of those that were left, or make
+        a new one: always if it is to be fresh, and if none shares anything while fewer than
+        most_idle are there, for that is faster than to change one. Raises OSError."""
         jobs = self.store.path + b"/jobs/"
         path = jobs + b"%d_%s" % (os.getpid(), os.urandom(6).hex().encode())
-        for name in sorted(os.listdir(jobs), reverse=True):
-            if name.startswith(IDLE_PREFIX) and self.take_over(jobs + name, path):
+        self.marks = pack_marks(pages)
+        idle = [] if fresh else sorted(
+            ((len(read_marks(name) & read_marks(self.marks)), name)
+             for name in os.listdir(jobs) if name.startswith(IDLE_PREFIX)), reverse=True)
+        for shared, name in idle:
+            if not shared and len(idle) < most_idle:
+                break
+            if self.take_over(jobs + name, path):
                 return
         os.mkdir(path, 0o700)
         self.hold(path)
@@ -2210,18 +2255,22 @@ class RootDirectory:
         self.tree = Tree({b"", b"/dev"}, {}, {})
 
     def hold(self, path):
-        """Lock the directory."""
-        self.path = path
-        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Lock the directory, which is ours from then on. Raises OSError."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        self.path, self.fd = path, fd
 
     def take_over(self, idle, path):
         """Rename a directory that was left, so that it is ours; tell whether that went well."""
         try:
             os.rename(idle, path)
+            self.hold(path)
         except OSError:
-            return False                # another was faster
-        self.hold(path)
+            return False                # another was faster, or just now sweeps
         try:
             with open(path + b"/tree", "rb") as stream:
                 self.tree = Tree(*marshal.load(stream))
@@ -2246,8 +2295,8 @@ class RootDirectory:
             marshal.dump(tuple(tree), stream)
         os.close(self.fd)               # or who takes it over could not lock it
         self.fd = None
-        os.rename(self.path, jobs + IDLE_PREFIX + b"%016x_%s" % (
-            time.time_ns(), os.urandom(6).hex().encode()))
+        os.rename(self.path, jobs + IDLE_PREFIX + b"%016x_%s_%s" % (
+            time.time_ns(), os.urandom(6).hex().encode(), self.marks))
         self.path = None
 
     def shape(self, tree):
@@ -2388,6 +2437,8 @@ class RootProcess:
         end was not reported."""
         text = self.report.read(4096)
         self.report.close()
+        if not text:                    # it was killed
+            self.wait()
         if text[:1] == b"!":
             code, _, reason = text[1:].partition(b"\n")[0].partition(b" ")
             raise Refused(int(code), printable(reason))
@@ -2411,8 +2462,11 @@ def be_first_process(roots, directory, command, go, report, out, err):
         os.write(report, b"r")
         if os.read(go, 1):
             enter_root(roots.kernel, directory)
-            status = run_command(command, roots.most_processes, report, out, err)
-            failure = b"" if status is None else struct.pack("i", status)
+            lower_limit(resource.RLIMIT_NPROC, roots.most_processes)
+            status = run_command(command, out, err)
+            failure = struct.pack("i", status)
+    except CannotStart as error:
+        failure = b"!%d %s" % (EXIT_COMPILER_MISSING, os.fsencode(str(error)))
     except OSError as error:
         failure = b"!%d making the root: %s" % (EXIT_DISTCC_FAILED, error.strerror.encode())
     finally:
@@ -2434,55 +2488,80 @@ def enter_root(kernel, directory):
     kernel.drop_capabilities()
 
 
-def run_command(command, most_processes, report, out, err):
-    """Run the command in the present root, and reap whatever becomes ours; return the command's
-    raw wait status, or None when it has reported why it could not be started."""
-    pid = os.fork()
-    if not pid:
-        try:
-            failure = exec_command(command, most_processes, out, err)
-        except OSError as error:
-            failure = "cannot start the command: %s" % error.strerror
-        finally:
-            if command.argv:
-                os.write(report, b"!%d %s\n" % (EXIT_COMPILER_MISSING, os.fsencode(failure)))
-            os._exit(0)
-    os.close(out)
-    os.close(err)
-    while True:
-        ended, status = os.wait()
-        if ended == pid:
-            return status
+class CannotStart(Exception):
+    """A command could not be started; the text says why."""
 
 
-def exec_command(command, most_processes, out, err):
-    """Become the command, as it would run on the client; return why that cannot be. Raises
-    OSError."""
-    os.setsid()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL)
+def run_command(command, out, err):
+    """Run the command in the present root, and end and reap all that it leaves; return its raw
+    wait status. Raises CannotStart, OSError."""
     os.dup2(os.open(b"/dev/null", os.O_RDONLY), 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
-    lower_limit(resource.RLIMIT_NPROC, most_processes)
-    if not command.argv:
-        return ""
+    pid = start_command(command) if command.argv else os.fork() or os._exit(0)
+    for fd in (out, err, 1, 2):         # so that our maker sees their end when the command ends
+        os.close(fd)
+    status = 0
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            ended, how = os.wait()
+            if ended == pid:
+                status = how
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(-1, signal.SIGKILL)     # all but us: nothing is written any more
+    return status
+
+
+def start_command(command):
+    """Start a command as it would run on the client; return its process id. Raises CannotStart,
+    OSError."""
     os.umask(command.umask)
     try:
         os.chdir(command.directory)
     except OSError as error:
-        return "working directory: %s: %s" % (error.strerror, os.fsdecode(command.directory))
+        raise CannotStart("working directory: %s: %s" % (error.strerror,
+                                                         os.fsdecode(command.directory)))
     program = command.argv[0]
     places = [b""] if b"/" in program else command.environment.get(b"PATH", b"").split(b":")
     found = None
     for place in places:
         path = place + b"/" + program if place else program
         try:
-            os.execve(path, command.argv, command.environment)
+            return spawn(path, command.argv, command.environment)
         except OSError as error:
             if found is None or error.errno != errno.ENOENT:
                 found = error
-    return "cannot run %s: %s" % (os.fsdecode(program), found.strerror)
+    raise CannotStart("cannot run %s: %s" % (os.fsdecode(program), found.strerror))
+
+
+DEFAULT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP, signal.SIGPIPE)
+
+
+def spawn(path, argv, environment):
+    """Start a program in a session of its own; return its process id. Raises OSError.
+
+    Where Python can, without copying this process for it, which takes 0.7 ms."""
+    if hasattr(os, "posix_spawn"):
+        return os.posix_spawn(path, argv, environment, setsid=True, setsigdef=DEFAULT_SIGNALS)
+    fault, fault_end = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.setsid()
+            for number in DEFAULT_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            os.execve(path, argv, environment)
+        except OSError as error:
+            os.write(fault_end, b"%d" % error.errno)
+        finally:
+            os._exit(127)
+    os.close(fault_end)
+    with os.fdopen(fault, "rb") as stream:
+        number = int(stream.read() or b"0")
+    if number:
+        os.waitpid(pid, 0)
+        raise OSError(number, os.strerror(number))
+    return pid
 
 
 class RootCompile(Compile):
@@ -2509,8 +2588,16 @@ class RootCompile(Compile):
         super().end()
 
     def await_end(self, deadline, lifetime_s):
-        """Return the raw wait status of the command when all of its processes have gone."""
-        super().await_end(deadline, lifetime_s)
+        """Return the raw wait status of the command when none of its processes is left.
+
+        pid 1 may still be there: the end of its namespaces takes the kernel a millisecond."""
+        report = select.poll()
+        report.register(self.process.report, select.POLLIN)
+        while not report.poll(COMPILE_POLL_MS):
+            self.peer.watch(0)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Refused(EXIT_DISTCC_FAILED, "the command ended after %g s (--job-lifetime)"
+                              % lifetime_s)
         return self.process.read_status()
 
 
@@ -2525,10 +2612,12 @@ class Roots:
             self.network = make_empty_network(kernel)
         except OSError as error:
             raise NoRoot("namespaces of networks", error) from None
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        # Compilers open no sockets. What a client brings itself does: it gets a network of its
+        # own, which takes 0.5 ms, or it would meet other jobs there (abstract sockets).
+        self.shares_network = not options.foreign_programs
         self.most_idle = options.jobs   # trees that are kept, a place's each
         self.upper_bytes = min(MOST_UPPER_BYTES,
-                               max(LEAST_UPPER_BYTES, memory // (2 * options.jobs)))
+                               max(LEAST_UPPER_BYTES, machine_memory() // (2 * options.jobs)))
         # The kernel counts all processes of this user in this namespace.
         self.most_processes = 3 * options.max_connections + JOB_PROCESSES * options.jobs
         hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
@@ -2542,15 +2631,17 @@ class Roots:
     def isolate(self):
         """Have the next child of this process be the first of its own process namespace, without
         network and IPC of this machine. Raises OSError."""
-        self.kernel.check(self.kernel.setns(self.network, CLONE_NEWNET))
-        self.kernel.check(self.kernel.unshare(CLONE_NEWPID | CLONE_NEWIPC))
+        if self.shares_network:
+            self.kernel.check(self.kernel.setns(self.network, CLONE_NEWNET))
+        self.kernel.check(self.kernel.unshare(
+            CLONE_NEWPID | CLONE_NEWIPC | (0 if self.shares_network else CLONE_NEWNET)))
 
     def try_out(self):
         """Make a root, and run next to nothing in it. Raises NoRoot."""
         directory = RootDirectory(self.store)
         try:
             try:
-                directory.make()
+                directory.make([], 0, fresh=True)
                 with open(directory.path + b"/in/trial", "wb"):
                     pass
                 os.link(directory.path + b"/in/trial", directory.path + b"/lower/trial")
@@ -2577,6 +2668,9 @@ def make_roots(options):
     kernel = Kernel()
     user = options.account
     cache_directory = choose_cache_directory(options)
+    if not cache_directory:
+        raise NoRoot("store: this user has no home directory to keep files in; remedy: "
+                     "--cache-dir, or $HOME")
     try:
         prepare_cache_directory(cache_directory, user)
     except OSError as error:
@@ -2627,11 +2721,21 @@ def try_roots(kernel, user, cache_directory, options):
 
 def blame_cache_directory(options, path, error):
     """The cache directory cannot be used: raise Fatal if it was asked for, else NoRoot."""
-    reason = "cache directory %s cannot be used: %s" % (
-        printable(path), getattr(error, "strerror", None) or error)
+    uid = options.account.pw_uid if options.account else os.geteuid()
+    reason = "cache directory %s cannot be used by %s: %s" % (
+        printable(path), name_of_user(uid), getattr(error, "strerror", None) or error)
+    remedy = "; remedy: give it to that user alone, or choose another with --cache-dir"
     if options.cache_dir:
-        raise Fatal(EXIT_IO_ERROR, reason)
-    raise NoRoot("store", reason + "; remedy: --cache-dir")
+        raise Fatal(EXIT_IO_ERROR, reason + remedy)
+    raise NoRoot("store", reason + remedy)
+
+
+def name_of_user(uid):
+    """Return how a user is called in messages."""
+    try:
+        return "user %s" % pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "user %d" % uid
 
 
 # -------------------------------------------------------------------------------------------
@@ -2646,23 +2750,23 @@ class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
 
     name: the address for the log. received, sent: bytes so far. limit: time.monotonic() at
-    which the whole request must be here, but for the time that its bytes take. while_waiting:
-    what to call again and again while bytes of the request are awaited, until it returns False;
-    or None. by_files: how it is to be answered. answering: whether an answer by files has begun.
-    note(): bytes of its NOTE. next_life: time.monotonic() at which the next LIFE is due, None
-    while it is not wanted."""
-
+    which the whole request must be here, but for the time that its bytes take. by_files, version:
+    how it is to be answered, and by which protocol if by text. answering: whether an answer by
+    files has begun. send_limit: the same as limit for the answer, None before it. note(): bytes of
+    its NOTE. next_life: time.monotonic() at which the next LIFE is due, None while it is not
+    wanted."""
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
         self.stream = io.FileIO(in_fd, closefd=False)
         self.silence_s = silence_timeout_s()
         self.received = self.sent = 0
-        self.while_waiting = None
         self.by_files = self.answering = False
+        self.version = PROTOCOL_VERSION
         self.note = lambda: b""
         self.next_life = None
         self.limit = time.monotonic() + SILENCES_PER_REQUEST * self.silence_s
+        self.send_limit = None
         self.reader, self.writer = select.poll(), select.poll()
         self.reader.register(in_fd, select.POLLIN)
         self.writer.register(out_fd, select.POLLOUT)
@@ -2700,14 +2804,7 @@ class Peer:
         wait_s = min(self.silence_s, limit - time.monotonic())
         if wait_s <= 0:
             raise Refused(EXIT_IO_ERROR, "the request came too slowly")
-        silent_at = time.monotonic() + wait_s
-        while self.while_waiting and time.monotonic() < silent_at:
-            if self.reader.poll(PLACE_POLL_MS):
-                return
-            if not self.while_waiting():
-                self.while_waiting = None
-        rest_s = max(0.0, silent_at - time.monotonic())
-        if not self.reader.poll(1000 * rest_s) and wait_s == self.silence_s:
+        if not self.reader.poll(1000 * wait_s) and wait_s == self.silence_s:
             raise Refused(EXIT_IO_ERROR, "nothing came for %g s" % self.silence_s)
 
     def watch(self, timeout_ms):
@@ -2721,12 +2818,6 @@ class Peer:
         if self.next_life is not None and time.monotonic() >= self.next_life:
             self.next_life = time.monotonic() + LIFE_AFTER_S
             self.send(pack_header(b"LIFE", 0))
-    def look(self):
-        """See, in the middle of work, whether the client leaves, and do what is to be done while
-        waiting. Raises ClientGone, Refused."""
-        self.watch(0)
-        if self.while_waiting and not self.while_waiting():
-            self.while_waiting = None
 
     def meet_silence(self):
         """The client stirs, and after its request it can only leave or be at fault: raise that."""
@@ -2741,9 +2832,13 @@ class Peer:
         raise Refused(EXIT_PROTOCOL_ERROR, "there is more after the request")
 
     def await_room(self):
-        """Wait until something can be written. Raises ClientGone when the client takes nothing."""
+        """Wait until something can be written. Raises ClientGone when the client takes nothing,
+        or too little."""
         if not self.writer.poll(1000 * self.silence_s):
             raise ClientGone("it took nothing for %g s" % self.silence_s)
+        if self.send_limit is not None \
+                and time.monotonic() > self.send_limit + self.sent / SLOWEST_BYTES_PER_S:
+            raise ClientGone("it took the answer too slowly")
 
     def send(self, data):
         """Write all of data (a buffer). Raises ClientGone."""
@@ -2797,14 +2892,17 @@ class Peer:
 
 
 def recv_version(peer):
-    """Return whether the request is one by files, and have the peer answered accordingly: an
-    unknown version with our highest. Raises WireError, Refused, ClientGone."""
+    """Return the version of the request, and have the peer answered accordingly: an unknown one
+    as one by files. Raises WireError, Refused, ClientGone."""
     version = read_header(peer.receive, b"DIST", 0xffffffff)
-    peer.by_files = version != PROTOCOL_VERSION
-    if version not in (PROTOCOL_VERSION, FILES_VERSION):
-        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d "
-                        "and %d" % (version, PROTOCOL_VERSION, FILES_VERSION))
-    return peer.by_files
+    peer.by_files = version not in (PROTOCOL_VERSION, CHECKED_TEXT_VERSION)
+    if not peer.by_files:
+        peer.version = version
+    elif version != FILES_VERSION:
+        raise WireError(EXIT_PROTOCOL_ERROR, "protocol version %d is not served here, only %d, "
+                        "%d and %d" % (version, PROTOCOL_VERSION, FILES_VERSION,
+                                       CHECKED_TEXT_VERSION))
+    return version
 
 
 def recv_command(peer):
@@ -2822,6 +2920,16 @@ def recv_command(peer):
                             % MAX_COMMAND_BYTES)
         argv.append(os.fsdecode(read_exactly(receive, length, "ARGV")))
     return argv
+
+
+def recv_programs(peer):
+    """Return [(path, digest)] of the programs that compile on the client, absolute paths as bytes.
+
+    Raises WireError, Refused, ClientGone."""
+    page = read_exactly(peer.receive, read_header(peer.receive, b"PAGE", MAX_PAGE_BYTES), "PAGE")
+    heads, paths = [], []
+    read_entries(page, None, heads, paths)
+    return [(path, entry.digest) for path, entry in Layout(heads, paths).files.items()]
 
 
 def recv_source(peer, note_received):
@@ -2851,10 +2959,10 @@ def recv_source(peer, note_received):
     return source
 
 
-def pack_reply(status, messages, output, object_bytes):
-    """Return all of a reply up to the object itself. messages, output: the compiler's stderr
-    and stdout (buffers); status: raw wait status."""
-    return b"".join((pack_header(b"DONE", PROTOCOL_VERSION), pack_header(b"STAT", status),
+def pack_reply(status, messages, output, object_bytes, version=PROTOCOL_VERSION):
+    """Return all of a reply by text up to the object itself. messages, output: the compiler's
+    stderr and stdout (buffers); status: raw wait status; version: of the protocol."""
+    return b"".join((pack_header(b"DONE", version), pack_header(b"STAT", status),
                      pack_header(b"SERR", len(messages)), messages,
                      pack_header(b"SOUT", len(output)), output,
                      pack_header(b"DOTO", object_bytes)))
@@ -2874,7 +2982,7 @@ def send_reply(peer, status, messages, output, object_path):
 
     Raises ClientGone, Refused if there is no object or it is too large, OSError."""
     if status:
-        peer.send(pack_reply(status, messages, output, 0))
+        peer.send(pack_reply(status, messages, output, 0, peer.version))
         return
     try:
         fd = os.open(object_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -2886,7 +2994,7 @@ def send_reply(peer, status, messages, output, object_path):
         size = os.fstat(fd).st_size
         if size > MAX_OBJECT_BYTES:
             raise Refused(EXIT_IO_ERROR, "an object of %d bytes cannot be sent" % size)
-        head = pack_reply(status, messages, output, size)
+        head = pack_reply(status, messages, output, size, peer.version)
         if size <= SMALL_OBJECT_BYTES:
             peer.send(head + os.read(fd, size))
         else:
@@ -2902,12 +3010,12 @@ def send_refusal(peer, code, reason):
     if peer.by_files:
         peer.send(pack_answer(code << 8, text, b"", peer.note(), 0))
     else:
-        peer.send(pack_reply(code << 8, text, b"", 0))
+        peer.send(pack_reply(code << 8, text, b"", 0, peer.version))
 
 
 # -------------------------------------------------------------------------------------------
 # Job: directory, rebuilt command, compile, clean
-# JobDirectory compiler_argv Worker
+# JobDirectory compiler_argv Progress Session Worker
 # -------------------------------------------------------------------------------------------
 
 def temporary_directory():
@@ -3010,76 +3118,68 @@ def compiler_argv(command, compiler, family, source, output):
     if family == "clang" and command.language != "assembler":
         # clang names its unit after the main file, gcc after the line markers
         argv += ["-Xclang", "-main-file-name", "-Xclang", command.source]
-    if command.directives_only:
-        argv += ["-fpreprocessed", "-fdirectives-only"]
     return argv + ["-x", command.language, command.action, "-o", output, source]
 
 
-class Worker:
-    """What serves connections, one at a time: the options, the PATH and the places.
+class Progress:
+    """What is told of a connection to the process that accepted it; here nobody listens."""
 
-    stopping counts the requests to stop. The first one ends a job that has no whole request
-    yet; one that is at_work may finish for some seconds, then a second one ends it. Where a
-    stop would leave something behind (a process, half an answer) unstoppable is true."""
+    def note_group(self, group):
+        """The process group of the connection's compiler; 0 when that has ended."""
 
-    def __init__(self, options, places=None):
-        """places: Places, or None where one process serves one job at a time."""
-        self.options, self.places = options, places
-        self.run = None                 # the job's Compile, once it is started
-        self.directory = JobDirectory()
-        self.early_until = 0.0          # time.monotonic() at which an early start is given up
-        self.times_wanted = 0           # in a row, the place of an early start
-        self.path = clean_path(os.environ.get("PATH") or os.defpath)
-        self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
-                            RECURSION_GUARD: str(RECURSION_LIMIT)}
-        self.stopping = 0
-        self.serving = self.at_work = self.unstoppable = False
+    def note_whole(self):
+        """The request is whole."""
+
+    def note_received(self, count):
+        """So many bytes of the request have come. May raise Refused: there is no room."""
+
+
+class Session:
+    """One connection, served to its end.
+
+    worker: the Worker; peer; progress. title: what the log calls the job. run: the job's Compile
+    while there is one. at_work: whether the request is whole. Where a stop would leave something
+    behind (a process, half an answer) unstoppable is true."""
+
+    def __init__(self, worker, peer, progress):
+        self.worker, self.peer, self.progress = worker, peer, progress
+        self.options, self.places = worker.options, worker.places
         self.title = ""
-        self.command_bytes = None       # of the request, up to the source
-        self.note_group = lambda group: None
-        self.note_whole = lambda: None
-        self.note_received = lambda count: None
-
-    def handle_stop(self):
-        """For signal handlers: a request to stop. Raises Refused in the job that it ends."""
-        self.stopping += 1
-        if self.stopping == 1:
-            signal.setitimer(signal.ITIMER_REAL, STOP_GRACE_S)      # brings the second one
-        if self.serving and not self.unstoppable:
-            self.check_stop()
+        self.run = None
+        self.directory = JobDirectory()
+        self.at_work = self.unstoppable = False
 
     def check_stop(self):
         """Raise Refused if the job must end now."""
-        if self.stopping > int(self.at_work):
+        if self.worker.stopping > int(self.at_work):
             raise Refused(EXIT_DISTCC_FAILED, "the daemon is stopping")
 
-    def serve(self, peer, address):
-        """Serve one connection to its end and log it in one line. Never raises.
+    def serve(self, address):
+        """Do what is asked and log it in one line. Never raises.
 
         address: the client's, to be checked; None where a super-server has checked it."""
-        began = time.monotonic()
-        self.title = ""
-        self.command_bytes = None
-        self.at_work = self.unstoppable = False
+        began, peer = time.monotonic(), self.peer
         level, outcome = "info", ""
         try:
-            self.serving = True
+            self.worker.session = self
             self.check_stop()
             if address is not None and not address_allowed(address, self.options.networks):
                 raise Refused(EXIT_DISTCC_FAILED, "address %s is not served" % address)
-            outcome = self.serve_job(peer)
+            version = recv_version(peer)
+            outcome = self.serve_files() if version == FILES_VERSION else self.serve_text()
         except ClientGone as error:
             level, outcome = "info", "client gone: %s" % error
         except Exception as error:
             # The one place that answers for all faults of a job, so that none ends in a traceback.
-            level, outcome = self.answer_fault(peer, error)
-        self.serving = False
+            level, outcome = self.answer_fault(error)
+        self.worker.session = None
         log(level, "%s: %s%s, %d bytes in, %d out, %.3f s" % (
             peer.name, self.title, outcome, peer.received, peer.sent, time.monotonic() - began))
 
-    def answer_fault(self, peer, error):
+    def answer_fault(self, error):
         """Tell the client why its job was not done; return (level, text) for the log."""
         self.unstoppable = True
+        peer = self.peer
         level, code, reason = explain_fault(error)
         if not peer.received and isinstance(error, WireError):
             return "debug", "closed without a request"
@@ -3089,104 +3189,68 @@ class Worker:
                 peer.drain()
         except ClientGone:
             reason += " (and the client has gone)"
-        if code == EXIT_TRUNCATED and peer.received == self.command_bytes:
-            return "debug", "closed without a source"       # the client found that it stays there
         return level, "refused (%d): %s" % (code, reason)
 
-    def serve_files(self, peer):
-        """Serve a request by files, which takes a FilesWorker."""
+    def serve_files(self):
+        """Serve a request by files, which takes a FilesSession."""
         raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here")
 
-    def serve_job(self, peer):
-        """Read a request, compile, reply; return the outcome for the log.
+    def serve_text(self):
+        """Read a request by text, compile, reply; return the outcome for the log.
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
-        if recv_version(peer):
-            return self.serve_files(peer)
+        peer = self.peer
+        programs = recv_programs(peer) if peer.version == CHECKED_TEXT_VERSION else []
         argv = recv_command(peer)
-        self.command_bytes = peer.received
         self.title = printable(" ".join(argv[:1])) + ": "
         try:
             command = rebuild_command(argv)
             self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
-            compiler = find_compiler(command.compiler, self.path, self.options.allow_compiler)
+            compiler = find_compiler(command.compiler, self.worker.path,
+                                     self.options.allow_compiler)
+            check_own_programs(programs, self.worker.own_files())
         except Refused:
-            recv_source(peer, self.note_received)
+            recv_source(peer, self.progress.note_received)
             # or the answer would be lost in the reset that this would meet
             raise
         try:
-            self.start_early(peer, command, compiler)
-            source = self.check_source(peer, command, compiler,
-                                       recv_source(peer, self.note_received))
-            peer.while_waiting = None
-            self.at_work = True
-            self.note_whole()
-            if self.places:
-                self.places.take(peer)
-            status = self.compile_job(peer, command, compiler, source)
-            return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+            source = recv_source(peer, self.progress.note_received)
+            source = self.check_source(command, compiler, source)
+            self.take_place()
+            return outcome_of(self.compile_job(command, compiler, source))
         finally:
             self.unstoppable = True
             self.end_compiler()
             self.directory.remove()
-            if self.places:
-                self.places.release()
+            self.release_place()
 
-    def start_early(self, peer, command, compiler):
-        """Start the compiler while the client still preprocesses, which saves its start later.
+    def take_place(self):
+        """Wait for a place, with a request that is whole. Raises ClientGone, Refused."""
+        self.at_work = True
+        self.progress.note_whole()
+        if self.places:
+            self.places.take(self.peer)
 
-        It has a place that nobody needs, and not for long: see keep_early(). Its faults are met
-        again when the source is here, for an answer given now might be lost."""
-        if not self.places or self.options.no_fifo or not self.places.take_unwanted():
-            return
-        self.unstoppable = True
-        try:
-            self.directory.make()
-            self.start_compiler(peer, command, compiler, "-")
-        except (OSError, Refused) as error:
-            log("debug", "%s: no early start: %s" % (peer.name, error))
-            self.give_up_early()
-        else:
-            peer.while_waiting = self.keep_early
-        self.early_until, self.times_wanted = time.monotonic() + EARLY_START_S, 0
-        self.unstoppable = False
-        self.check_stop()
+    def release_place(self):
+        """Give the place back: a client that is slow to read must not hold it."""
+        if self.places:
+            self.places.release()
 
-    def keep_early(self):
-        """End what start_early() began if that has waited too long, or a whole request needs
-        the place: one that is not whole must not keep others out. Tell whether it goes on.
-
-        Who holds the first place gives way at once and each further one a little later, so that
-        not all do."""
-        self.times_wanted = self.times_wanted + 1 if self.places.wanted() else 0
-        if self.times_wanted <= self.places.held and time.monotonic() < self.early_until:
-            return True
-        self.give_up_early()
-        self.unstoppable = False
-        self.check_stop()
-        return False
-
-    def give_up_early(self):
-        """Undo what start_early() did."""
-        self.end_compiler()
-        self.directory.remove()
-        self.places.release()
-
-    def start_compiler(self, peer, command, compiler, name):
+    def start_compiler(self, command, compiler, name):
         """Start the compiler on the source called name; "-" is its standard input.
 
         Raises OSError, Refused. To be called while `unstoppable`."""
-        environment = dict(self.environment, TMPDIR=self.directory.path)
+        environment = dict(self.worker.environment, TMPDIR=self.directory.path)
         output = os.path.join(self.directory.path, OUTPUT_NAMES[command.action])
         argv = compiler_argv(command, compiler, self.family(command, compiler), name, output)
-        log("debug", "%s: running %s" % (peer.name, printable(" ".join(argv), 2000)))
-        self.run = Compile(argv, self.directory.path, environment, name == "-", peer)
-        self.note_group(self.run.process.pid)
+        log("debug", "%s: running %s" % (self.peer.name, printable(" ".join(argv), 2000)))
+        self.run = Compile(argv, self.directory.path, environment, name == "-", self.peer)
+        self.progress.note_group(self.run.process.pid)
 
     def family(self, command, compiler):
         """Return the compiler's family, found out once for a command."""
         if command.family is None:
-            command.family = family_of(compiler, self.environment)
+            command.family = family_of(compiler, self.worker.environment)
         return command.family
 
     def end_compiler(self):
@@ -3194,32 +3258,31 @@ class Worker:
         if self.run:
             self.unstoppable = True
             self.run.end()
-            self.note_group(0)
+            self.progress.note_group(0)
             self.run = None
 
-    def check_source(self, peer, command, compiler, source):
+    def check_source(self, command, compiler, source):
         """Return the buffers that are to be compiled for this source. Raises Refused if it could
         make the compiler read files, ClientGone. No place is needed for this."""
         family = self.family(command, compiler)
         end = time.monotonic() + CHECK_S
 
         def look():
-            peer.look()
+            self.peer.watch(0)
             if time.monotonic() > end:
                 raise Refused(EXIT_BAD_ARGUMENTS, "the source takes too long to look through")
-        disarm_source(source, command.directives_only or family != "gcc", look)
+        disarm_source(source, family != "gcc", look)
         if family == "clang" or command.language == "assembler":
             return [source]
         return [guard_source(source), source]
 
-    def compile_job(self, peer, command, compiler, source):
+    def compile_job(self, command, compiler, source):
         """Have the source (buffers) compiled in the job's directory and reply; return the wait
         status."""
         self.unstoppable = True
-        if not self.run:
-            self.directory.make()
-            name = write_source(self.directory.path, source) if self.options.no_fifo else "-"
-            self.start_compiler(peer, command, compiler, name)
+        self.directory.make()
+        name = write_source(self.directory.path, source) if self.options.no_fifo else "-"
+        self.start_compiler(command, compiler, name)
         run = self.run
         self.unstoppable = False
         self.check_stop()
@@ -3227,12 +3290,63 @@ class Worker:
             widen_socket(run.stdin, sum(map(len, source)), self.options.jobs)
         status = run.run([] if self.options.no_fifo else source, self.options.job_lifetime)
         self.end_compiler()
-        if self.places:
-            self.places.release()       # a client that is slow to read must not hold it
+        self.release_place()
         blame_machine(status, run.messages["stderr"])
-        send_reply(peer, status, run.messages["stderr"], run.messages["stdout"],
+        send_reply(self.peer, status, run.messages["stderr"], run.messages["stdout"],
                    os.path.join(self.directory.path, OUTPUT_NAMES[command.action]))
         return status
+
+
+def check_own_programs(programs, own):
+    """Raise Refused (110) unless this machine has the same programs at the same paths: another
+    compiler would make another object. programs: as recv_programs gives them; own: OwnFiles."""
+    for path, digest in programs:
+        facts = own.facts_of(path)
+        if facts is None or facts[0] != digest:
+            raise Refused(EXIT_COMPILER_MISSING, "%s %s this machine" % (
+                printable(path), "is missing on" if facts is None else "differs from the one on"))
+    own.save()
+
+
+def outcome_of(status):
+    """Return what the log says of a raw wait status."""
+    return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
+
+
+class Worker:
+    """What serves connections, one at a time: the options, the PATH and the places.
+
+    session: the Session that is being served, or None. stopping counts the requests to stop. The
+    first one ends a session that has no whole request yet; one that is at work may finish for
+    some seconds, then a second one ends it."""
+
+    session_class = Session
+
+    def __init__(self, options, places=None):
+        """places: Places, or None where one process serves one job at a time."""
+        self.options, self.places = options, places
+        self.path = clean_path(os.environ.get("PATH") or os.defpath)
+        self.environment = {"PATH": os.pathsep.join(self.path), "LC_ALL": "C.UTF-8",
+                            RECURSION_GUARD: str(RECURSION_LIMIT)}
+        self.session = None
+        self.stopping = 0
+        self.own = OwnFiles(own_files_path(options))
+
+    def own_files(self):
+        """Return the OwnFiles that tell what this machine's programs are."""
+        return self.own
+
+    def handle_stop(self):
+        """For signal handlers: a request to stop. Raises Refused in the session that it ends."""
+        self.stopping += 1
+        if self.stopping == 1:
+            signal.setitimer(signal.ITIMER_REAL, STOP_GRACE_S)      # brings the second one
+        if self.session and not self.session.unstoppable:
+            self.session.check_stop()
+
+    def serve(self, peer, address, progress=Progress()):
+        """Serve one connection to its end; see Session.serve. progress: see Progress."""
+        self.session_class(self, peer, progress).serve(address)
 
 
 # What a compiler says (in English: LC_ALL is set) when not the source is at fault but this
@@ -3281,7 +3395,8 @@ def explain_fault(error):
 
 # -------------------------------------------------------------------------------------------
 # By files: the command as it came, in a root of the client's files
-# recv_request Receiver Layout read_entries FilesJob check_program send_result FilesWorker
+# recv_request Receiver Layout read_entries FilesJob check_program send_result FilesSession
+# FilesWorker
 # -------------------------------------------------------------------------------------------
 
 HEAD = re.compile(rb"f([-xl]) ([0-9a-f]{64}) (0|[1-9a-f][0-9a-f]{0,15}) (0|-?[1-9][0-9]{0,18})"
@@ -3290,18 +3405,40 @@ HEAD = re.compile(rb"f([-xl]) ([0-9a-f]{64}) (0|[1-9a-f][0-9a-f]{0,15}) (0|-?[1-
 BAD_PATH = re.compile(rb"(?:\A|\0)(?!/)|//|/\.\.?(?:[/\0]|\Z)|/(?:\0|\Z)|[^/\0]{256}")
 LONGEST_PATH_BYTES = MAX_PATH_BYTES - 256       # our own directory's name comes before it
 MOST_NAMES_IN_PATH = 200
+MOST_BYTES_OF_PATHS = 16 * 1024 * 1024
+MOST_ALIKE = 4096                       # names of one file, and files that are equal in all
+MOST_IDLE_NAMES = 8192                  # in a tree that is left: removing so many takes 0.1 s
 REFERENCE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{1,16})")
 DIGEST = re.compile(rb"[0-9a-f]{64}")
 MOST_REFERENCES = 8192
 MOST_PAGES_BYTES = 64 * 1024 * 1024
+# A page that is kept: of each entry at most a link's target and a path.
+MOST_KEPT_PAGE_BYTES = PAGE_ENTRIES * 2 * (MAX_PATH_BYTES + 1)
 MAX_DEFLATED_BYTES = MAX_FILE_BYTES + MAX_FILE_BYTES // 512
-FETCH_WAIT_S = 20.0                     # so long a job waits for what another one fetches
+FETCH_WAIT_S = 5.0                      # so long a job waits for what others fetch, in all
 FETCH_WAIT_OVER_SSH_S = 1800.0          # a compiler on a slow line: twice would take twice as long
 FETCH_POLL_MS = 20
-COMPILER_TEMPORARY = re.compile(rb"/tmp/cc[A-Za-z0-9]{6}[^/]*")
-SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[0-9.]+)?")
+# What a job may have this machine copy and digest, of which its request says little: toolchains
+# have some 300 MB, and headers that are this machine's own as well 10 MB.
+MOST_COPIED_BYTES = {b"code": 1024 * 1024 * 1024, b"plain": 256 * 1024 * 1024}
+MOST_READ_BYTES = {b"code": 1024 * 1024 * 1024, b"plain": 64 * 1024 * 1024}
+BYTES_OF_A_FILE = 4096                  # that each file costs besides its content
+COMPILER_TEMPORARY = re.compile(rb"/tmp/(cc[A-Za-z0-9]{6})[^/]*")
+SHARED_LIBRARY = re.compile(rb"[^/]+\.so(?:\.[\w.+-]+)?")
 # What the loader of programs obeys, which is no business of a compiler.
 LOADER_VARIABLES = re.compile(rb"LD_.*|GCONV_PATH|GLIBC_TUNABLES|MALLOC_.*|RES_OPTIONS")
+# What compilers read of the environment, besides LC_..., and no client sends more. Others name
+# programs and options: COMPILER_PATH, CXX_MODULE_MAPPER, CCC_OVERRIDE_OPTIONS.
+VARIABLES = frozenset(b"""LANG LANGUAGE TZ SOURCE_DATE_EPOCH GCC_COLORS GCC_URLS TERM_URLS TERM
+    COLUMNS NO_COLOR CLICOLOR_FORCE PWD PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH
+    OBJC_INCLUDE_PATH OBJCPLUS_INCLUDE_PATH LIBRARY_PATH COLORTERM VTE_VERSION WT_SESSION
+    KONSOLE_VERSION TERM_PROGRAM POSIXLY_CORRECT
+    DEPENDENCIES_OUTPUT SUNPRO_DEPENDENCIES""".split())
+# The programs that a compiler starts. No interpreter is among them: what a client sends as text
+# finds nothing in a root that would run it.
+PART_NAME = re.compile(
+    r"(?:[\w.]+-)*(?:cc1|cc1plus|cc1obj|cc1objplus|as|objcopy|lto-wrapper|lto1|collect2"
+    r"|ld(?:\.(?:bfd|gold|lld))?)(?:-\d[\d.]*)?", re.ASCII)
 
 FilesRequest = collections.namedtuple(
     "FilesRequest", "flags argv directory environment umask page references")
@@ -3370,10 +3507,11 @@ def read_references(text):
 class Receiver:
     """Takes contents into a directory (bytes) of their own, each checked by its digest.
 
-    contents: {digest: Content}. most_bytes: of all together."""
+    contents: {digest: Content}. most_bytes: of all together. check_room(size) raises Refused
+    where that many bytes more are too many."""
 
-    def __init__(self, peer, directory, most_bytes):
-        self.peer, self.directory = peer, directory
+    def __init__(self, peer, directory, most_bytes, check_room):
+        self.peer, self.directory, self.check_room = peer, directory, check_room
         self.left = most_bytes
         self.contents = {}
         self.used = set()
@@ -3414,7 +3552,7 @@ class Receiver:
         if size > min(self.left, MAX_FILE_BYTES) or len(self.contents) > MAX_ENTRIES:
             raise WireError(EXIT_PROTOCOL_ERROR, "a content of %d bytes is too much" % size)
         self.left -= size
-        self.peer.limit += length / SLOWEST_BYTES_PER_S
+        self.check_room(size)
         pieces = self.recv_pieces(length - head)
         self.store_content(digest, size, inflate(pieces, size) if deflated else pieces)
 
@@ -3437,7 +3575,7 @@ class Receiver:
         fd = os.open(path + b".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             for piece in pieces:
-                start = start or bytes(piece[:4])
+                start += bytes(piece[:len(ELF_MAGIC) - len(start)])
                 state.update(piece)
                 count += len(piece)
                 write_all(fd, piece)
@@ -3513,14 +3651,23 @@ class Layout:
         self.add_parents()
 
     def add_parents(self):
-        """Add the directories on the way to anything. Raises WireError if one is another thing."""
-        known = set()
+        """Add the directories on the way to anything. Raises WireError if one is another thing,
+        or if there are too many."""
+        known = set(self.folders)
+        left = MOST_BYTES_OF_PATHS - sum(map(len, known))
         for path in [*self.files, *self.links, *self.folders]:
+            left -= len(path)
             parent = path[:path.rfind(b"/")] if path else path
             while parent not in known:
                 known.add(parent)
+                left -= len(parent)
+                if left < 0 or len(known) + len(self.files) + len(self.links) > MAX_ENTRIES:
+                    raise WireError(EXIT_PROTOCOL_ERROR, "too many directories are needed")
                 parent = parent[:parent.rfind(b"/")] if parent else parent
-        self.folders |= known
+        if left < 0:
+            raise WireError(EXIT_PROTOCOL_ERROR, "paths of more than %d bytes"
+                            % MOST_BYTES_OF_PATHS)
+        self.folders = known
         for path in self.folders:
             if path in self.files or path in self.links or path in DEVICES:
                 raise WireError(EXIT_PROTOCOL_ERROR, "an entry lies below %s, which is no "
@@ -3544,7 +3691,9 @@ def check_paths(paths):
 def read_entries(page, mask, heads, paths):
     """Add the entries of a page to two lists: all, or those whose bits are set in mask.
 
-    Raises WireError for a page that is none, and a mask with bits beyond the page."""
+    Raises WireError for a page that is none, a mask with bits beyond the page, and too many."""
+    if len(paths) + (page.count(b"\0") // 2 if mask is None else 0) > MAX_ENTRIES:
+        raise WireError(EXIT_PROTOCOL_ERROR, "more than %d entries" % MAX_ENTRIES)
     pieces = page.split(b"\0")
     if pieces.pop() or len(pieces) % 2:
         raise WireError(EXIT_PROTOCOL_ERROR, "a page is cut")
@@ -3576,15 +3725,22 @@ class FilesJob:
         self.fetch_wait_s = FETCH_WAIT_OVER_SSH_S if options.socket else FETCH_WAIT_S
         self.lacked = self.grown = 0
         self.lower_fds, self.files = {}, {}
+        self.patient_until = None       # time.monotonic(): how long others are waited for
+        self.copied_left = dict(MOST_COPIED_BYTES)
+        self.read_left = dict(MOST_READ_BYTES)
         self.whole = False              # whether the tree is as the layout says
 
     def recv(self):
         """Read the request with the contents that come along. Raises WireError, Refused,
         ClientGone, OSError."""
         self.request = recv_request(self.peer)
-        self.directory.make()
+        if not self.foreign:
+            self.request = keep_known_variables(self.request)
+        self.directory.make([digest for digest, _ in self.request.references],
+                            self.roots.most_idle)
         self.receiver = Receiver(self.peer, self.directory.path + b"/in",
-                                 max(self.store.limit_bytes, MAX_FILE_BYTES))
+                                 max(self.store.limit_bytes, MAX_FILE_BYTES),
+                                 self.store.check_room)
         self.receiver.recv_contents()
 
     def lay_out(self):
@@ -3601,31 +3757,36 @@ class FilesJob:
         self.store.own.save()
         if not self.foreign:
             check_options(self.request, self.layout, self.directory.path + b"/lower")
+            check_specs(self.layout, self.directory.path + b"/lower")
 
     def read_pages(self):
         """Return (page, mask) of each reference; pages that are not here are asked for."""
         pages = {}
+        times = collections.Counter(digest for digest, _ in self.request.references)
+        left = MOST_PAGES_BYTES
 
         def have(digest):
             """Read a page from the store, or from what came."""
+            nonlocal left
             if digest in self.receiver.contents:
                 self.store_page(digest)
             page = self.store.read_page(digest)
             if page is not None:
+                left -= len(page) * times[digest]
+                if left < 0:
+                    raise WireError(EXIT_PROTOCOL_ERROR, "pages of more than %d bytes"
+                                    % MOST_PAGES_BYTES)
                 pages[digest] = page
             return page is not None
 
         missing = [digest for digest in dict(self.request.references) if not have(digest)]
         self.fetch(missing, have)
-        chosen = [(pages[digest], mask) for digest, mask in self.request.references]
-        if sum(len(page) for page, _ in chosen) > MOST_PAGES_BYTES:
-            raise WireError(EXIT_PROTOCOL_ERROR, "pages of more than %d bytes" % MOST_PAGES_BYTES)
-        return chosen
+        return [(pages[digest], mask) for digest, mask in self.request.references]
 
     def store_page(self, digest):
         """Move a page from what came into the store."""
         content = self.receiver.contents[digest]
-        if content.size > MAX_PAGE_BYTES:
+        if content.size > MOST_KEPT_PAGE_BYTES:
             raise WireError(EXIT_PROTOCOL_ERROR, "a page of %d bytes" % content.size)
         self.store.add(content.path, b"pages/%s/%s" % (digest[:2], digest))
         if self.receiver.fresh(digest):
@@ -3663,7 +3824,7 @@ class FilesJob:
         """Return two lists of (FileEntry, name in the store): an entry for each inode of the
         client, which gets one of ours, and the further names of these."""
         plan, twins = [], []
-        used, inodes = {}, {}
+        used, inodes, names_of = {}, {}, collections.Counter()
         for entry in self.layout.files.values():
             if not self.foreign and entry.kind != b"-":
                 entry = self.own_program(entry)
@@ -3671,6 +3832,9 @@ class FilesJob:
             twin = inodes.get(entry.inode)
             if twin is None:
                 count = used[name] = used.get(name, -1) + 1
+                if count > MOST_ALIKE:
+                    raise WireError(EXIT_PROTOCOL_ERROR, "more than %d files like %s"
+                                    % (MOST_ALIKE, printable(entry.path)))
                 source = name if not count else b"%s.%d" % (name, count)
                 inodes[entry.inode] = entry.path, name, source
                 plan.append((entry, source))
@@ -3679,6 +3843,9 @@ class FilesJob:
                                 "differ" % (printable(twin[0]), printable(entry.path)))
             else:
                 twins.append((entry, twin[2]))
+                names_of[entry.inode] += 1
+        if max(names_of.values(), default=0) > MOST_ALIKE:
+            raise WireError(EXIT_PROTOCOL_ERROR, "a file has more than %d names" % MOST_ALIKE)
         self.first_names = {inode: path for inode, (path, _, _) in inodes.items()}
         return plan, twins
 
@@ -3687,17 +3854,36 @@ class FilesJob:
         file at that path is the same, else, for a library, this machine's. Raises Refused.
 
         That must be a library indeed, or any file of this machine could be asked for."""
-        facts = self.store.own.facts_of(entry.path)
+        path = entry.path
+        is_library = is_library_name(path)
+        if not is_library and (entry.kind == b"l" or not program_allowed(path, self.allowed)):
+            raise Refused(EXIT_COMPILER_MISSING, "%s is %s" % (printable(path), (
+                "no part of a compiler" if os.path.exists(path) else "missing on this machine")))
+        facts = self.store.own.facts_of(path, self.check_own)
         if facts is None:
-            raise Refused(EXIT_COMPILER_MISSING, "%s is missing on this machine"
-                          % printable(entry.path))
+            raise Refused(EXIT_COMPILER_MISSING, "%s is missing on this machine" % printable(path))
         digest, size, mtime_ns = facts
         if digest == entry.digest:
             return entry
-        if SHARED_LIBRARY.fullmatch(entry.path.rpartition(b"/")[2]) and begins_elf(entry.path):
+        if is_library:
             return entry._replace(digest=digest, size=b"%x" % size, mtime=b"%d" % mtime_ns)
         raise Refused(EXIT_COMPILER_MISSING, "%s differs from the one on this machine"
-                      % printable(entry.path))
+                      % printable(path))
+
+    def check_own(self, path, size):
+        """This machine's own program or library is about to be digested, which is remembered.
+        Raises Refused unless it is one by what it is a link to, too, and a library by its
+        content."""
+        self.peer.watch(0)
+        self.read_left[b"code"] -= size + BYTES_OF_A_FILE
+        if self.read_left[b"code"] < 0:
+            raise Refused(EXIT_IO_ERROR, "the job has more than %d bytes of programs"
+                          % MOST_READ_BYTES[b"code"])
+        real = os.path.realpath(path)
+        good = is_library_name(real) and begins_elf(path) if is_library_name(path) else \
+            program_allowed(real, self.allowed) or is_listed(path, self.allowed)
+        if not good:
+            raise Refused(EXIT_COMPILER_MISSING, "%s is no part of a compiler" % printable(path))
 
     def link(self, source, path):
         """Link a file of the store into the tree, where it is absent yet; tell whether the store
@@ -3715,7 +3901,40 @@ class FilesJob:
             return False
         except FileExistsError:
             pass                        # placed already
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            self.renew(source)
+            os.link(source, name, src_dir_fd=self.store.fd, dst_dir_fd=fd)
         return True
+
+    def renew(self, source):
+        """A file of the store has as many names, in trees, as its file system allows one to have:
+        put a copy in its place. Raises OSError, Refused, ClientGone."""
+        stored = os.path.join(self.store.path, source)
+        facts = os.stat(stored)
+        path = self.copy(Content(stored, facts.st_size, False), source,
+                         os.path.basename(source)[:DIGEST_DIGITS])
+        os.chmod(path, facts.st_mode & 0o777)
+        os.utime(path, ns=(facts.st_mtime_ns, facts.st_mtime_ns))
+        os.rename(path, stored)
+
+    def copy(self, content, source, digest):
+        """Copy a content that this machine has; return the copy's path, which is in the job's own
+        directory. source: its name in the store to be. Raises Refused when the job has too much
+        copied, or when it is another content by now."""
+        self.peer.watch(0)
+        folder = source.partition(b"/")[0]
+        self.copied_left[folder] -= content.size + BYTES_OF_A_FILE
+        if self.copied_left[folder] < 0:
+            raise Refused(EXIT_IO_ERROR, "the job has more than %d bytes copied"
+                          % MOST_COPIED_BYTES[folder])
+        self.store.check_room(content.size)
+        path = self.directory.path + b"/in/copy"
+        with open(content.path, "rb") as old, open(path, "wb") as new:
+            if copy_digesting(old, new) != digest:
+                raise Refused(EXIT_IO_ERROR, "%s was changed meanwhile" % printable(content.path))
+        return path
 
     def place_variants(self, wanted):
         """Place files of one content, [(FileEntry, name in the store)], if it can be found here;
@@ -3754,14 +3973,18 @@ class FilesJob:
             path = os.path.join(self.store.path, name)
             return Content(path, size_in_name(name), begins_elf(path))
         size = int(entry.size, 16)
-        if entry.kind != b"-":
-            facts = self.store.own.facts_of(entry.path)
+        share = b"plain" if entry.kind == b"-" else b"code"
+        if share == b"code" and not self.foreign:
+            facts = self.store.own.facts_of(entry.path, self.check_own)
             if facts is not None and facts[0] == entry.digest:
                 return Content(entry.path, facts[1], begins_elf(entry.path))
         # Elsewhere it could be asked in this way whether somebody's file is what one guesses.
-        elif entry.path.startswith(b"/usr/") \
-                and self.store.own.equals(entry.path, entry.digest, size):
-            return Content(entry.path, size, begins_elf(entry.path))
+        elif (share == b"code" or entry.path.startswith(b"/usr/")) \
+                and size <= self.read_left[share]:
+            self.peer.watch(0)
+            self.read_left[share] -= size + BYTES_OF_A_FILE
+            if self.store.own.equals(entry.path, entry.digest, size):
+                return Content(entry.path, size, begins_elf(entry.path))
         return None
 
     def take_in(self, content, entry, source):
@@ -3772,15 +3995,15 @@ class FilesJob:
         if self.receiver.fresh(entry.digest):
             self.lacked += 1
         else:
-            path = self.directory.path + b"/in/copy"
-            with open(content.path, "rb") as old, open(path, "wb") as new:
-                if copy_digesting(old, new) != entry.digest:
-                    raise Refused(EXIT_IO_ERROR, "%s was changed meanwhile"
-                                  % printable(content.path))
-        os.chmod(path, 0o644 if entry.kind == b"-" else 0o755)
+            path = self.copy(content, source, entry.digest)
+        if source.startswith(b"plain/") and begins_elf(path):
+            raise Refused(EXIT_DISTCC_FAILED, "%s is code, and was taken for none"
+                          % printable(entry.path))
+        # The loader of programs is a library that must be executable.
+        os.chmod(path, 0o755 if source.startswith(b"code/") else 0o644)
         os.utime(path, ns=(int(entry.mtime), int(entry.mtime)))
         self.store.add(path, source)
-        self.grown += content.size
+        self.grown += content.size + BYTES_OF_A_FILE
         if path != content.path:
             os.unlink(path)
 
@@ -3788,9 +4011,10 @@ class FilesJob:
         """Get contents that the store lacks: from the client, or, when another job is fetching
         them already, from that. missing: digests; have(digest) takes a content that is here, and
         tells whether it is. Raises as recv() does."""
-        until = time.monotonic() + self.fetch_wait_s
+        if missing and self.patient_until is None:
+            self.patient_until = time.monotonic() + self.fetch_wait_s
         while missing:
-            patient = time.monotonic() < until
+            patient = time.monotonic() < self.patient_until
             mine = [digest for digest in missing
                     if self.store.try_claim(digest) or not patient]
             try:
@@ -3829,6 +4053,7 @@ class FilesJob:
         results = []
         upper = self.directory.path + b"/top/upper"
         walk_upper(upper, len(upper), results)
+        results = [result for result in results if not is_temporary(self.request, result[0])]
         if len(results) > MAX_RESULTS:
             raise Refused(EXIT_IO_ERROR, "the command wrote more than %d files" % MAX_RESULTS)
         sizes = [facts.st_size for _, file, facts in results if file is not None]
@@ -3838,15 +4063,41 @@ class FilesJob:
 
     def finish(self):
         """Leave the tree for another job, or remove it. The client does not wait for this."""
-        if self.whole:
+        layout = self.layout
+        if self.whole and len(layout.folders) + len(layout.links) + len(self.files) \
+                <= MOST_IDLE_NAMES:
             try:
-                self.directory.leave(Tree(self.layout.folders, self.layout.links, self.files),
+                self.directory.leave(Tree(layout.folders, layout.links, self.files),
                                      self.roots.most_idle)
             except (OSError, ValueError) as error:
                 log("debug", "a tree is not kept: %s" % error)
         self.directory.remove()
         if self.grown:
             self.store.note_growth(self.grown)
+
+
+def keep_known_variables(request):
+    """Return a FilesRequest without the variables that compilers should not obey here."""
+    return request._replace(environment={
+        name: value for name, value in request.environment.items()
+        if name in VARIABLES or name.startswith(b"LC_")})
+
+
+def is_listed(path, extra):
+    """Tell whether --allow-compiler has added a path (bytes), or any of its name."""
+    return not {os.fsdecode(path), os.path.basename(os.fsdecode(path))}.isdisjoint(extra)
+
+
+def program_allowed(path, extra):
+    """Tell whether a path (bytes) is named as a compiler, a part of one, or in `extra`."""
+    name = os.path.basename(os.fsdecode(path))
+    return is_listed(path, extra) or compiler_name_allowed(name, ()) \
+        or len(name) <= MOST_NAME_CHARACTERS and PART_NAME.fullmatch(name) is not None
+
+
+def is_library_name(path):
+    """Tell whether a path (bytes) is named as a shared library."""
+    return SHARED_LIBRARY.fullmatch(path.rpartition(b"/")[2]) is not None
 
 
 def store_name(entry):
@@ -3880,10 +4131,17 @@ def walk_upper(directory, prefix, results):
             if entry.is_dir(follow_symlinks=False):
                 walk_upper(entry.path, prefix, results)
             elif entry.is_file(follow_symlinks=False):
-                if not COMPILER_TEMPORARY.fullmatch(path):
-                    results.append((path, entry.path, entry.stat(follow_symlinks=False)))
+                results.append((path, entry.path, entry.stat(follow_symlinks=False)))
             elif stat.S_ISCHR(entry.stat(follow_symlinks=False).st_mode):
                 results.append((path, None, None))
+
+
+def is_temporary(request, path):
+    """Tell whether a file that a command left (bytes) is a temporary one of the compiler's: its
+    name is one, and the request does not say it. A response file may say any."""
+    found = COMPILER_TEMPORARY.fullmatch(path)
+    words = [*request.argv[1:], *request.environment.values()]
+    return bool(found) and not any(found.group(1) in word or word[:1] == b"@" for word in words)
 
 
 def resolve_links(layout, path):
@@ -3924,10 +4182,24 @@ def find_program(request, layout):
 
 # Options that load code or name programs: a second fence, for no code of the client's is there.
 LOADING_OPTION = re.compile(
-    rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix)"
-    rb"|-B")
-LOADING_WORD = re.compile(rb"(?:\A|\s)(?:@|" + LOADING_OPTION.pattern + rb")")
+    rb"--?(?:f?plugin|iplugindir|fpass-plugin|specs|wrapper|load|fmodule-mapper|ccc-|prefix"
+    rb"|config|ld-path|fuse-ld=[^,]*/)|-B")
+# Their arguments go on to another program, one for each comma.
+PASSING_OPTIONS = (b"-Wp,", b"-Wa,", b"-Wl,")
+LOADING_WORD = re.compile(rb"(?:\A|[\s,])(?:" + LOADING_OPTION.pattern + rb")")
+# cc1 and as read such files as well, and gcc hands -I@NAME to them as two words.
+RESPONSE_WORD = re.compile(rb"(?:-[A-Za-z+,-]*)?@(.*)", re.S)
+RESPONSE_NAME = re.compile(rb"(?:(?<!\S)([\"']?)|[\"'\\])((?:-[A-Za-z+,\"'\\-]*)?)@(\S*)")
 MOST_RESPONSE_BYTES = 4 * 1024 * 1024
+# What gcc's driver reads unasked, and programs can be named in (gcc manual, "Spec Files"). Clients
+# send one that says no more than what -march=native and -mtune=native mean on their machine.
+SPECS_NAME = re.compile(rb"specs|.*\.specs?")
+MACHINE_WORD = rb"(?:-m[\w.+=-]+|--param [\w-]+=\w+)"
+MACHINE_SPECS = re.compile(
+    rb"\*cc1_cpu:\n%%\{march=native:%%>march=native(?:(?: %(word)s)+ | {2})"
+    rb"%%\{!mtune=\*:%%>mtune=native(?:(?: %(word)s)+| )\}\} "
+    rb"%%\{mtune=native:%%>mtune=native(?:(?: %(word)s)+| )\}\n\n" % {b"word": MACHINE_WORD})
+MOST_SPECS_BYTES = 64 * 1024
 
 
 def check_program(request, layout, extra):
@@ -3945,35 +4217,77 @@ def check_program(request, layout, extra):
 
 def check_links(layout):
     """Raise Refused for a symbolic link that gives a program another name than this machine does:
-    as and cc1 could be a shell. The names of compilers may lead to any compiler."""
+    as and cc1 could be a shell. The names of compilers may lead to any compiler, those of
+    libraries to any library."""
     for path in layout.links:
         target = resolve_links(layout, path)
         entry = layout.files.get(target)
-        if entry is None or entry.kind != b"x" or os.path.realpath(path) == target:
+        if entry is None or entry.kind == b"-" or os.path.realpath(path) == target:
             continue
-        if not all(compiler_name_allowed(os.path.basename(os.fsdecode(name)), ())
-                   for name in (path, target)):
+        names = [os.path.basename(name) for name in (path, target)]
+        if not all(compiler_name_allowed(os.fsdecode(name), ()) for name in names) \
+                and not all(map(SHARED_LIBRARY.fullmatch, names)):
             raise Refused(EXIT_COMPILER_MISSING, "%s does not lead to %s on this machine"
                           % (printable(path), printable(target)))
 
 
 def check_options(request, layout, tree):
-    """Raise Refused for an option that loads code or names a program, in a response file too.
+    """Raise Refused for an option that loads code or names a program, in response files too, and
+    in those that these name; and in clang's own files of options, wherever it may look for them.
 
     tree: the directory (bytes) that holds the job's files."""
+    waiting = [path for path in [*layout.files, *layout.links] if path.endswith(b".cfg")]
     for word in request.argv[1:]:
-        if LOADING_OPTION.match(word):
+        parts = word.split(b",") if word.startswith(PASSING_OPTIONS) else [word]
+        if any(LOADING_OPTION.match(part) for part in parts):
             refuse("option not allowed (it runs or loads other programs)", word)
-        if word[:1] != b"@":
+        response = RESPONSE_WORD.match(word)
+        if response:
+            waiting.append(response.group(1))
+    seen, bytes_left = set(), MOST_RESPONSE_BYTES
+    while waiting:
+        name = waiting.pop()
+        path = resolve_links(layout, name if name[:1] == b"/" else
+                             request.directory + b"/" + name)
+        if path not in layout.files or path in seen:
             continue
-        path = word[1:] if word[1:2] == b"/" else request.directory + b"/" + word[1:]
-        path = resolve_links(layout, path)
-        if path in layout.files:
-            with open(tree + path, "rb") as stream:
-                text = stream.read(MOST_RESPONSE_BYTES)
-            if len(text) == MOST_RESPONSE_BYTES \
-                    or LOADING_WORD.search(text.translate(None, b"\"'\\")):
-                refuse("response file not allowed (it may run or load other programs)", word)
+        seen.add(path)
+        with open(tree + path, "rb") as stream:
+            text = stream.read(bytes_left)
+        bytes_left -= len(text)
+        if not bytes_left or LOADING_WORD.search(text.translate(None, b"\"'\\")):
+            refuse("response file not allowed (it may run or load other programs)", b"@" + name)
+        waiting += names_of_responses(text)
+
+
+def check_specs(layout, tree):
+    """Raise Refused for a file of gcc's specs that may name programs: any but those that this
+    machine has itself, and those that say what -march=native means."""
+    for name in [*layout.files, *layout.links]:
+        path = resolve_links(layout, name)
+        entry = layout.files.get(path)
+        if not SPECS_NAME.fullmatch(os.path.basename(name)) or entry is None:
+            continue
+        with open(tree + path, "rb") as stream:
+            text = stream.read(MOST_SPECS_BYTES)
+        if not MACHINE_SPECS.fullmatch(text) and not (
+                int(entry.size, 16) <= MOST_RESPONSE_BYTES
+                and OwnFiles.equals(name, entry.digest, int(entry.size, 16))):
+            refuse("specs not allowed (they may run other programs)", name)
+
+
+def names_of_responses(text):
+    """Return the names (bytes) of the response files that one may name: each @NAME, "@NAME" or
+    -I@NAME between blanks. Raises Refused for quotes in another place, for they hide the @."""
+    names = []
+    for found in RESPONSE_NAME.finditer(text):
+        quote, option, name = found.groups()
+        if quote and name[-1:] == quote:
+            name, quote = name[:-1], b""
+        if quote is None or quote or re.search(rb"[\"'\\]", option + name):
+            refuse("response file not allowed (a name in it is quoted oddly)", found.group())
+        names.append(name)
+    return names
 
 
 def send_result(peer, path, file, facts, deflate):
@@ -4009,14 +4323,84 @@ def deflate_file(fd):
         deflated += state.compress(piece)
 
 
+class FilesSession(Session):
+    """A Session that does jobs by files too, where roots can be made."""
+
+    def serve_files(self):
+        """Serve a request by files; return the outcome for the log.
+
+        Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
+        worker, peer = self.worker, self.peer
+        peer.note = worker.note
+        if worker.roots is None:
+            raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % worker.why_not)
+        job = FilesJob(peer, worker.roots, self.options)
+        try:
+            peer.next_life = time.monotonic() + LIFE_AFTER_S
+            job.recv()
+            self.title = files_title(job.request.argv)
+            job.lay_out()
+            self.take_place()
+            return outcome_of(self.run_files(job))
+        except NoRoot as error:
+            worker.why_not, worker.roots = str(error), None
+            raise Refused(EXIT_DISTCC_FAILED, "no root: %s" % error) from None
+        finally:
+            self.unstoppable = True
+            self.end_compiler()
+            self.release_place()
+            job.finish()
+
+    def run_files(self, job):
+        """Run the command of a job that is laid out, and answer; return its raw wait status."""
+        began, peer = time.monotonic(), self.peer
+        self.unstoppable = True
+        self.run = job.start()
+        self.progress.note_group(self.run.process.pid)
+        self.run.process.release()
+        run = self.run
+        self.unstoppable = False
+        self.check_stop()
+        status = run.run([], self.options.job_lifetime)
+        seconds = time.monotonic() - began
+        messages = run.messages
+        blame_machine(status, messages["stderr"])
+        results = job.find_results()
+        left = sum(facts.st_size for _, file, facts in results if file is not None)
+        self.release_unless(left)
+        note = self.worker.note() + b" lacked=%d seconds=%.3f" % (job.lacked, seconds)
+        peer.answering = True
+        peer.send_limit = time.monotonic() + SILENCES_PER_REQUEST * peer.silence_s
+        peer.send(pack_answer(status, messages["stderr"], messages["stdout"], note, len(results)))
+        for path, file, facts in results:
+            send_result(peer, path, file, facts, job.request.flags & FLAG_DEFLATE)
+            if file is not None:
+                os.unlink(file)         # it takes memory
+                left -= facts.st_size
+                self.release_unless(left)
+        return status
+
+    def release_unless(self, left):
+        """Give the job's place back, unless so many bytes of results are left that other jobs
+        would find too little memory. A client that is slow to read must not hold it for less."""
+        if left <= LARGE_RESULTS_BYTES:
+            self.release_place()
+
+
 class FilesWorker(Worker):
     """A Worker that does jobs by files too, where roots can be made."""
+
+    session_class = FilesSession
 
     def __init__(self, options, places=None, roots=None, why_not=""):
         """roots: Roots, or None for the reason why_not."""
         super().__init__(options, places)
         self.roots, self.why_not = roots, why_not
         self.unswept = set()            # processes that were killed and may have left something
+
+    def own_files(self):
+        """Return the store's where there is one."""
+        return self.roots.store.own if self.roots else self.own
 
     def sweep(self, pid=None):
         """Remove what jobs by files that were killed have left, as sweep_directories() does."""
@@ -4029,60 +4413,6 @@ class FilesWorker(Worker):
     def sweep_again(self):
         """Try anew where sweep() came too early."""
         self.unswept = {pid for pid in self.unswept if not self.roots.store.sweep(pid)}
-
-    def serve_files(self, peer):
-        """Serve a request by files; return the outcome for the log.
-
-        Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
-        peer.note = self.note
-        if self.roots is None:
-            raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % self.why_not)
-        job = FilesJob(peer, self.roots, self.options)
-        try:
-            peer.next_life = time.monotonic() + LIFE_AFTER_S
-            job.recv()
-            self.title = files_title(job.request.argv)
-            job.lay_out()
-            self.at_work = True
-            self.note_whole()
-            if self.places:
-                self.places.take(peer)
-            status = self.run_files(peer, job)
-            return "signal %d" % status if status & 0xff else "exit %d" % (status >> 8)
-        except NoRoot as error:
-            self.why_not, self.roots = str(error), None
-            raise Refused(EXIT_DISTCC_FAILED, "no root: %s" % error) from None
-        finally:
-            self.unstoppable = True
-            self.end_compiler()
-            if self.places:
-                self.places.release()
-            job.finish()
-
-    def run_files(self, peer, job):
-        """Run the command of a job that is laid out, and answer; return its raw wait status."""
-        began = time.monotonic()
-        self.unstoppable = True
-        self.run = job.start()
-        self.note_group(self.run.process.pid)
-        self.run.process.release()
-        run = self.run
-        self.unstoppable = False
-        self.check_stop()
-        status = run.run([], self.options.job_lifetime)
-        seconds = time.monotonic() - began
-        self.end_compiler()
-        if self.places:
-            self.places.release()       # a client that is slow to read must not hold it
-        messages = run.messages
-        blame_machine(status, messages["stderr"])
-        results = job.find_results()
-        note = self.note() + b" lacked=%d seconds=%.3f" % (job.lacked, seconds)
-        peer.answering = True
-        peer.send(pack_answer(status, messages["stderr"], messages["stdout"], note, len(results)))
-        for path, file, facts in results:
-            send_result(peer, path, file, facts, job.request.flags & FLAG_DEFLATE)
-        return status
 
     def note(self):
         """Return the words (bytes) that tell a client about this daemon."""
@@ -4127,7 +4457,7 @@ class CompileServer(socketserver.ForkingTCPServer):
     def __init__(self, options):
         """Bind and listen. Raises Fatal (102) if that fails."""
         self.options = options
-        self.worker = None
+        self.worker, self.progress = None, Progress()
         self.stop_asked = self.in_child = False
         self.children = {}              # pid: Child
         self.rows = list(range(options.max_connections))
@@ -4265,9 +4595,7 @@ class CompileServer(socketserver.ForkingTCPServer):
             if self.stop_asked:         # of us, before we knew who we are
                 self.worker.handle_stop()
             confine_process(self.options.jobs)
-            self.worker.note_group = lambda group: self.write_row(row, group=group)
-            self.worker.note_whole = lambda: self.write_row(row, whole=1)
-            self.worker.note_received = lambda count: self.note_received(row, count)
+            self.progress = RowProgress(self, row)
             self.finish_request(request, client_address)
             self.shutdown_request(request)
             status = 0
@@ -4312,6 +4640,7 @@ class CompileServer(socketserver.ForkingTCPServer):
             # one started.
             self.next_sweep = time.monotonic() + silence_timeout_s()
             sweep_directories()
+            self.worker.sweep()
 
     def collect_children(self, *, blocking=False):
         """Reap the children that have ended; end what those that were killed left behind."""
@@ -4491,6 +4820,26 @@ def is_listening(path):
     return True
 
 
+class RowProgress(Progress):
+    """Tells the parent of a child by the child's row in the table."""
+
+    def __init__(self, server, row):
+        """server: the CompileServer; row: the row's number."""
+        self.server, self.row = server, row
+
+    def note_group(self, group):
+        """Note the compiler's process group."""
+        self.server.write_row(self.row, group=group)
+
+    def note_whole(self):
+        """Note that the request is whole."""
+        self.server.write_row(self.row, whole=1)
+
+    def note_received(self, count):
+        """Note how much has come. Raises Refused when all together have too much."""
+        self.server.note_received(self.row, count)
+
+
 class JobHandler(socketserver.BaseRequestHandler):
     """Serves one connection of a CompileServer."""
 
@@ -4501,7 +4850,7 @@ class JobHandler(socketserver.BaseRequestHandler):
         host = unmapped(host)
         descriptor = self.request.fileno()
         name = "%s port %d" % (host, port) if port else host
-        self.server.worker.serve(Peer(descriptor, descriptor, name), None)
+        self.server.worker.serve(Peer(descriptor, descriptor, name), None, self.server.progress)
 
 
 def unmapped(host):
@@ -4611,6 +4960,7 @@ def serve_inetd(options):
     confine_process(options.jobs)
     worker.serve(Peer(in_fd, out_fd, name), address)
     sweep_directories()
+    worker.sweep()
 
 
 def name_peer(fd):
@@ -4757,7 +5107,6 @@ def serve_network(options):
     # Before detaching, so that the exit code tells.
     server = LocalServer(options) if options.socket else CompileServer(options)
     pid_file.open(options.account)
-    trim_memory()
     load_prctl()
     roots, why_not = open_roots(options)
     become_user(options.account)
@@ -4786,16 +5135,6 @@ def serve_network(options):
     pid_file.remove()
     log("notice", "stopped")
     return 0
-
-
-def trim_memory():
-    """Give back what starting took: compiling this script needs 3 MB for a moment."""
-    gc.collect()
-    try:
-        import ctypes
-        ctypes.CDLL(None).malloc_trim(0)
-    except (ImportError, OSError, AttributeError):
-        pass                            # not glibc
 
 
 def check_temporary_directory():
@@ -4845,6 +5184,7 @@ def main(argv):
         os.closerange(3, min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     try:
         options.account = choose_account(options)
+        options.cache_directory = choose_cache_directory(options)
         open_log(options)
         if options.nice:
             os.nice(options.nice)

@@ -4460,8 +4460,7 @@ class Tunnel(Connection):
 
     def finish(self, timeout_s):
         """Be connected, through a new tunnel if need be; raises HostFailed."""
-        if self.path and (not self.socket or self.has_ended()):
-            self.close()
+        if self.path and not self.socket:
             make_tunnel(self.host, self.path)
             self.connect()
         if not self.socket:
@@ -5320,7 +5319,7 @@ def terminal_width():
 
 def is_loopback(host):
     """Tell whether a host is this machine, so that bytes cost nothing."""
-    return not host.by_ssh and host.name.startswith("127.") or host.name == "::1"
+    return not host.by_ssh and (host.name.startswith("127.") or host.name == "::1")
 
 
 # --- what is sent ---
@@ -6048,8 +6047,8 @@ class VolunteerSearch:
         host can be reached. timeout_s: of each later step on it."""
         while True:
             self.take(self.size)
-            self.connection = Connection(self.host)
-            self.connection.start()
+            if not self.connection:
+                self.start_connection()
             try:
                 self.connection.finish(timeout_s)
                 return self.connection

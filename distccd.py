@@ -570,6 +570,25 @@ def compiler_name_allowed(name, extra):
         and COMPILER_NAME.fullmatch(name) is not None
 
 
+# The programs that a compiler starts. No interpreter is among them: what a client sends as text
+# finds nothing in a root that would run it.
+PART_NAME = re.compile(
+    r"(?:[\w.]+-)*(?:cc1|cc1plus|cc1obj|cc1objplus|as|objcopy|lto-wrapper|lto1|collect2"
+    r"|ld(?:\.(?:bfd|gold|lld))?)(?:-\d[\d.]*)?", re.ASCII)
+
+
+def is_listed(path, extra):
+    """Tell whether --allow-compiler has added a path (bytes), or any of its name."""
+    return not {os.fsdecode(path), os.path.basename(os.fsdecode(path))}.isdisjoint(extra)
+
+
+def program_allowed(path, extra):
+    """Tell whether a path (bytes) is named as a compiler, a part of one, or in `extra`."""
+    name = os.path.basename(os.fsdecode(path))
+    return is_listed(path, extra) or compiler_name_allowed(name, ()) \
+        or len(name) <= MOST_NAME_CHARACTERS and PART_NAME.fullmatch(name) is not None
+
+
 class Command:
     """What was understood of a client's command line.
 
@@ -3208,7 +3227,7 @@ class Session:
             self.title = "%s %s: " % (printable(command.compiler), printable(command.source))
             compiler = find_compiler(command.compiler, self.worker.path,
                                      self.options.allow_compiler)
-            check_own_programs(programs, self.worker.own_files())
+            check_own_programs(programs, self.worker.own_files(), self.options.allow_compiler)
         except Refused:
             recv_source(peer, self.progress.note_received)
             # or the answer would be lost in the reset that this would meet
@@ -3297,11 +3316,17 @@ class Session:
         return status
 
 
-def check_own_programs(programs, own):
+def check_own_programs(programs, own, allowed):
     """Raise Refused (110) unless this machine has the same programs at the same paths: another
-    compiler would make another object. programs: as recv_programs gives them; own: OwnFiles."""
+    compiler would make another object. programs: as recv_programs gives them; own: OwnFiles;
+    allowed: of --allow-compiler. Nobody learns the digest of anything but a compiler's part."""
+    def check(path, _):
+        if not program_allowed(path, allowed) \
+                or not program_allowed(os.path.realpath(path), allowed):
+            raise Refused(EXIT_COMPILER_MISSING, "%s is no part of a compiler" % printable(path))
+
     for path, digest in programs:
-        facts = own.facts_of(path)
+        facts = own.facts_of(path, check)
         if facts is None or facts[0] != digest:
             raise Refused(EXIT_COMPILER_MISSING, "%s %s this machine" % (
                 printable(path), "is missing on" if facts is None else "differs from the one on"))
@@ -3434,11 +3459,6 @@ VARIABLES = frozenset(b"""LANG LANGUAGE TZ SOURCE_DATE_EPOCH GCC_COLORS GCC_URLS
     OBJC_INCLUDE_PATH OBJCPLUS_INCLUDE_PATH LIBRARY_PATH COLORTERM VTE_VERSION WT_SESSION
     KONSOLE_VERSION TERM_PROGRAM POSIXLY_CORRECT
     DEPENDENCIES_OUTPUT SUNPRO_DEPENDENCIES""".split())
-# The programs that a compiler starts. No interpreter is among them: what a client sends as text
-# finds nothing in a root that would run it.
-PART_NAME = re.compile(
-    r"(?:[\w.]+-)*(?:cc1|cc1plus|cc1obj|cc1objplus|as|objcopy|lto-wrapper|lto1|collect2"
-    r"|ld(?:\.(?:bfd|gold|lld))?)(?:-\d[\d.]*)?", re.ASCII)
 
 FilesRequest = collections.namedtuple(
     "FilesRequest", "flags argv directory environment umask page references")
@@ -4081,18 +4101,6 @@ def keep_known_variables(request):
     return request._replace(environment={
         name: value for name, value in request.environment.items()
         if name in VARIABLES or name.startswith(b"LC_")})
-
-
-def is_listed(path, extra):
-    """Tell whether --allow-compiler has added a path (bytes), or any of its name."""
-    return not {os.fsdecode(path), os.path.basename(os.fsdecode(path))}.isdisjoint(extra)
-
-
-def program_allowed(path, extra):
-    """Tell whether a path (bytes) is named as a compiler, a part of one, or in `extra`."""
-    name = os.path.basename(os.fsdecode(path))
-    return is_listed(path, extra) or compiler_name_allowed(name, ()) \
-        or len(name) <= MOST_NAME_CHARACTERS and PART_NAME.fullmatch(name) is not None
 
 
 def is_library_name(path):

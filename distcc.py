@@ -4334,7 +4334,7 @@ def recv_reply(connection, expected_version):
 TUNNEL_IDLE_S = 600
 LOGIN_TIMEOUT_S = 10                    # until ssh is connected
 SSH_TIMEOUT_S = 60.0                    # until all is done there
-MASTER_TIMEOUT_S = 5.0                  # for what the master answers by itself
+MASTER_TIMEOUT_S = 3.0                  # for what the master answers by itself
 TUNNEL_WAIT_S = 2 * SSH_TIMEOUT_S       # for another job that makes the way
 CONNECT_ATTEMPTS, CONNECT_PAUSE_S = 50, 0.02    # while too many others connect at the same moment
 MOST_SSH_WORDS = 500
@@ -4461,8 +4461,7 @@ class Tunnel(Connection):
 
     def finish(self, timeout_s):
         """Be connected, through a new tunnel if need be; raises HostFailed."""
-        if self.path and (not self.socket or self.has_ended()):
-            self.close()
+        if self.path and not self.socket:
             make_tunnel(self.host, self.path)
             self.connect()
         if not self.socket:
@@ -4569,8 +4568,9 @@ def build_tunnel(host, path):
     status, _, words = run_ssh(host, ["-O", "forward", "-L", forwarding], "", MASTER_TIMEOUT_S)
     if status == 0 and tunnel_answers(path):
         return
-    raise HostFailed(EXIT_CONNECT_FAILED, "ssh carries no UNIX socket to it: %s" % (
-        words or "see AllowStreamLocalForwarding of its sshd"), reached=False)
+    raise HostFailed(EXIT_CONNECT_FAILED, "ssh cannot forward a UNIX socket: " + words if status
+                     else "the daemon there does not answer through ssh; see "
+                     "AllowStreamLocalForwarding of its sshd", reached=False)
 
 
 def start_daemon_there(host):
@@ -4642,7 +4642,7 @@ class Shipment:
         """count: of contents."""
         self.host, self.count = host, count
         self.bytes = self.sent_bytes = 0        # as the files are, and as they travel
-        self.lock, self.next_report = None, None
+        self.is_whole, self.lock, self.next_report = False, None, None
 
     def __enter__(self):
         """Return this; it ends when all is sent, or cannot be."""
@@ -4676,7 +4676,7 @@ class Shipment:
         """Let jobs come again, and say that all is sent if it is."""
         if self.lock is not None:
             posix.close(self.lock)
-        if self.next_report is not None and exception[0] is None:
+        if self.next_report is not None and self.is_whole:
             notice("sent to %s: %.1f MB, small as %.1f MB" % (
                 self.host, self.bytes / 1e6, self.sent_bytes / 1e6))
 
@@ -5320,7 +5320,7 @@ def terminal_width():
 
 def is_loopback(host):
     """Tell whether a host is this machine, so that bytes cost nothing."""
-    return not host.by_ssh and host.name.startswith("127.") or host.name == "::1"
+    return not host.by_ssh and (host.name.startswith("127.") or host.name == "::1")
 
 
 # --- what is sent ---
@@ -5371,15 +5371,17 @@ def pack_content(digest, content, deflate):
 def send_parts(connection, job, parts, on_sent=None):
     """Send bytes; a volunteer that hangs up early may have said why, which recv_answer finds.
 
-    on_sent(count) is called now and then. Raises HostFailed."""
+    Tell whether all was taken. on_sent(count) is called now and then. Raises HostFailed."""
     data = b"".join(parts)
     job.sent += len(data)
     try:
         connection.cork(1)
         send_patiently(connection, data, on_sent)
         connection.cork(0)
+        return True
     except (BrokenPipeError, ConnectionResetError) as error:
         debug("%s: the request was not taken whole: %s" % (connection.host, error))
+        return False
     except OSError as error:
         raise HostFailed(EXIT_IO_ERROR, "cannot send: %s" % (error.strerror or error))
 
@@ -5407,8 +5409,10 @@ def send_needed(connection, job, digests, deflate):
             digest = digests[at:at + DIGEST_DIGITS]
             content = job.content_of(digest)
             shipment.add(len(content))
-            send_parts(connection, job, pack_content(digest, content, deflate),
-                       shipment.report)
+            if not send_parts(connection, job, pack_content(digest, content, deflate),
+                              shipment.report):
+                return
+        shipment.is_whole = True
     send_parts(connection, job, [pack_header(b"SENT", 0)])
 
 

@@ -10942,7 +10942,7 @@ class TunnelTest(SshCase):
         cache = os.path.join(self.server.home, ".cache/distccd.py")
         self.assertEqual(os.listdir(self.server.home), [".cache"])
         self.assertEqual(set(os.listdir(cache)), {
-            "1", "log", distcc.digest_of(read_file(SERVER)).decode() + ".py"})
+            distccd.STORE_FORMAT, "log", distcc.digest_of(read_file(SERVER)).decode() + ".py"})
 
     def test_host_list(self):
         """How such hosts are shown."""
@@ -10984,7 +10984,7 @@ import sys; sys.version_info = (3, 6); sys.version = '3.6.9 (default)'; ${3#impo
 
     def test_no_room_there(self):
         """For the script, or for the compiler."""
-        for size, reason in (("100k", "No space left on device"), ("4m", "No space left")):
+        for size, reason in (("100k", "No space left on device"), ("4m", "nearly full")):
             with self.subTest(size=size):
                 mount = "mkdir {0}; mount -t tmpfs -o size=%s,mode=777 none {0}" % size
                 server = self.serve("sshd-" + size, prepare=mount.format(
@@ -11016,8 +11016,8 @@ import sys; sys.version_info = (3, 6); sys.version = '3.6.9 (default)'; ${3#impo
 
     def test_no_roots_there(self):
         """It is said why, and what that leaves: nothing, where there is no compiler."""
-        server = self.serve(prepare="mkdir -p {0}; touch {0}/1; chown -R far {0}/..".format(
-            self.path("sshd/far/.cache/distccd.py")))
+        server = self.serve(prepare="mkdir -p {0}; touch {0}/{1}; chown -R far {0}/..".format(
+            self.path("sshd/far/.cache/distccd.py"), distccd.STORE_FORMAT))
         result = self.compile(server, DISTCC_FALLBACK=None)
         self.assertEqual(result.status, 0, result)
         self.check_object()

@@ -124,6 +124,20 @@ def wait_until(condition, what, timeout_s=PATIENCE_S):
     raise AssertionError("waited in vain for " + what)
 
 
+def facts_below(directory):
+    """Yield what lstat says of all that lies in a directory, in which a daemon may be at work."""
+    for top, directories, names in os.walk(directory):
+        for name in directories + names:
+            with contextlib.suppress(FileNotFoundError):
+                yield os.lstat(os.path.join(top, name))
+
+
+def let_age(directory):
+    """Wait until all files in a directory are old enough to be trusted by their times."""
+    newest_ns = max(facts.st_ctime_ns for facts in facts_below(directory))
+    wait_until(lambda: time.time_ns() - newest_ns > distcc.YOUNG_NS, "the clock to move on")
+
+
 class Daemon:
     """A running distccd.py: port, host (for DISTCC_HOSTS), process, log().
 
@@ -4909,10 +4923,7 @@ class HeaderCase(Case):
 
     def settle(self):
         """Let all files be old enough to be trusted by their times."""
-        newest_ns = max(os.lstat(os.path.join(top, name)).st_ctime_ns
-                        for top, directories, names in os.walk(self.dir)
-                        for name in directories + names)
-        wait_until(lambda: time.time_ns() - newest_ns > distcc.YOUNG_NS, "the clock to move on")
+        let_age(self.dir)
 
     def memory(self, compiler="gcc", words=(), language="c", cwd="", environment=()):
         """Return (HeaderMemory, Lister) as a new job has them."""
@@ -7823,8 +7834,8 @@ class StoreTest(ProbeCase):
 
         def total():
             """Return how many bytes the store has."""
-            return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names
-                       in os.walk(self.path("cache")) for name in names)
+            return sum(facts.st_size for facts in facts_below(self.path("cache"))
+                       if stat.S_ISREG(facts.st_mode))
         wait_until(lambda: total() < 3.5 * (1 << 20), "a smaller store")
         answer = self.try_out(daemon, "read", "/w/0.h", tree=self.tree().file(
             "/w/0.h", b"A" * (1 << 20)))
@@ -8421,10 +8432,7 @@ class TogetherCase(FilesCase):
 
     def settle(self):
         """Let all files be old enough to be trusted by their times."""
-        newest_ns = max(os.lstat(os.path.join(top, name)).st_ctime_ns
-                        for top, directories, names in os.walk(self.dir)
-                        for name in directories + names)
-        wait_until(lambda: time.time_ns() - newest_ns > distcc.YOUNG_NS, "the clock to move on")
+        let_age(self.dir)
 
     def replace(self, name, text, in_place=True):
         """Put other content into a file of w, of the same size and time."""

@@ -45,9 +45,10 @@ exec(SourceFileLoader("distcc", __file__).get_code("distcc"))
 '''
 __doc__ = """distcc.py: compile C, C++ and Objective-C on other machines.
 
-Stands before a compiler command. The source is preprocessed here, compiled by the daemon
+Stands before a compiler command. The command and the files that it reads go to the daemon
 distccd.py on a volunteer machine, and the object, the messages and the exit status are left
-as the compiler alone would have left them. What cannot be shared runs here.
+as the compiler alone would have left them. What cannot be shared runs here. For daemons that
+can take no files the source is preprocessed here, and the text goes there.
 
 Three ways to call it:
     distcc.py gcc -c hello.c            explicitly, before the compiler
@@ -3080,15 +3081,18 @@ class Host:
     the list, and key, which names its files in the lock directory.
 
     by_ssh: whether it is reached by ssh, as `user` ("" for whom ssh takes by itself); then port
-    may be SSH_PORT, which leaves that to ssh as well."""
+    may be SSH_PORT, which leaves that to ssh as well. is_limited: whether the list gives the
+    limit, rather than the host itself."""
 
-    __slots__ = ("name", "port", "limit", "in_place", "position", "key", "by_ssh", "user")
+    __slots__ = ("name", "port", "limit", "in_place", "position", "key", "by_ssh", "user",
+                 "is_limited")
 
     def __init__(self, name, port, limit, position, user=None):
         """name: host name or address without brackets; port and limit: numbers in range; user:
         None for a host that is not reached by ssh."""
         self.name, self.port, self.limit, self.position = name, port, limit, position
         self.by_ssh, self.user = user is not None, user or ""
+        self.is_limited = True
         self.in_place = name == "localhost" and not self.by_ssh
         safe = name if name.replace(".", "").replace("-", "").isalnum() else "".join(
             char if char.isalnum() or char in ".-" else "%%%02x" % ord(char) for char in name)
@@ -3142,7 +3146,9 @@ def parse_host(word, position):
     limit = processor_count() if in_place else DEFAULT_LIMIT
     if slash:
         limit = parse_number(limit_text, 1, MOST_SLOTS, "limit")
-    return Host(name, port, limit, position, user if by_ssh else None)
+    host = Host(name, port, limit, position, user if by_ssh else None)
+    host.is_limited = bool(slash) or in_place
+    return host
 
 
 SSH_PORT = 0                            # the one that ssh and its configuration take
@@ -3649,6 +3655,15 @@ def read_about(directory, host):
     if way == "text" and time.time() - posix.stat(path).st_mtime > TEXT_ONLY_S:
         way = None
     return (way if way in ("files", "text") else None), (places if places.isdigit() else "")
+
+
+def set_limits(hosts, directory):
+    """Give hosts whose limit the list does not say as many slots as they have places, once they
+    have told."""
+    for host in hosts:
+        places = "" if host.is_limited else read_about(directory, host)[1]
+        if places:
+            host.limit = max(1, min(int(places[:9]), MOST_SLOTS))
 
 
 def write_about(directory, host, about):
@@ -5802,6 +5817,7 @@ def distribute(argv, environment):
     if all(host.in_place for host in candidates):
         raise RunLocally("there is no host but localhost")
     directory = locks_or_fault(source, environment)
+    set_limits(candidates, directory)
     pool = Pool(directory, candidates, "queue", SLOT_POLL_S, read_speeds(directory),
                 seconds_setting(environment, "DISTCC_BACKOFF_PERIOD", BACKOFF_PERIOD_S),
                 "%s by %s" % (argv[0], "text" if by_text else "files"))

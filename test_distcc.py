@@ -10144,6 +10144,18 @@ class OtherHostsTest(TogetherCase):
         self.assertNotIn("by files", second)
         self.assertEqual(log().count("COMPILE_OK"), 2, log())
 
+    def test_places_are_slots(self):
+        """A host whose limit the list does not say has as many slots as its daemon has places,
+        from the first answer on."""
+        daemon = self.serve_files("--jobs", "7")
+        self.log_of(self.COMPILE, daemon.host, "files")
+        slot = os.path.join(self.tmp, "distcc-%d" % UID, daemon.host.replace(":", "_") + "-%d")
+        with contextlib.ExitStack() as held:
+            for number in range(6):
+                stream = held.enter_context(open(slot % number, "a"))
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            self.log_of(self.COMPILE, daemon.host, "files")
+
     def test_no_fork(self):
         """A daemon that cannot make roots says so, and gets the job by text."""
         daemon = self.daemon("--no-fork")

@@ -2765,6 +2765,9 @@ def name_of_user(uid):
 LIFE_AFTER_S = 0.8 * LIFE_INTERVAL_S    # early enough: nothing here waits as long as the rest
 
 
+RECEIVED_STEP_BYTES = 256 * 1024
+
+
 class Peer:
     """The client's end: two descriptors (the same twice for a socket), never blocking for good.
 
@@ -2773,7 +2776,7 @@ class Peer:
     how it is to be answered, and by which protocol if by text. answering: whether an answer by
     files has begun. send_limit: the same as limit for the answer, None before it. note(): bytes of
     its NOTE. next_life: time.monotonic() at which the next LIFE is due, None while it is not
-    wanted."""
+    wanted. note_received(count) is told now and then how many bytes of a job by files are here."""
 
     def __init__(self, in_fd, out_fd, name):
         self.in_fd, self.out_fd, self.name = in_fd, out_fd, name
@@ -2783,6 +2786,7 @@ class Peer:
         self.by_files = self.answering = False
         self.version = PROTOCOL_VERSION
         self.note = lambda: b""
+        self.note_received, self.next_note = lambda count: None, RECEIVED_STEP_BYTES
         self.next_life = None
         self.limit = time.monotonic() + SILENCES_PER_REQUEST * self.silence_s
         self.send_limit = None
@@ -2796,6 +2800,9 @@ class Peer:
         """Return 1 to `most` bytes, b"" at end of file. Raises Refused on silence, ClientGone."""
         piece = self.patiently(self.stream.read, most)
         self.received += len(piece)
+        if self.received >= self.next_note:
+            self.next_note = self.received + RECEIVED_STEP_BYTES
+            self.note_received(self.received)
         return piece
 
     def receive_into(self, view):
@@ -4339,7 +4346,7 @@ class FilesSession(Session):
 
         Raises Refused, WireError, ClientGone, OSError, MemoryError; leaves nothing behind."""
         worker, peer = self.worker, self.peer
-        peer.note = worker.note
+        peer.note, peer.note_received = worker.note, self.progress.note_received
         if worker.roots is None:
             raise Refused(EXIT_DISTCC_FAILED, "no jobs by files here: %s" % worker.why_not)
         job = FilesJob(peer, worker.roots, self.options)

@@ -7858,6 +7858,13 @@ class FilesFaultTest(ProbeCase):
         tree.heads[path] = head
         return tree
 
+    def test_sum_of_requests(self):
+        """What is received for all jobs together is bounded; small jobs go on."""
+        daemon = self.serve_files("--foreign-programs", "--max-received", "8")
+        tree = self.tree().file("/w/large.h", os.urandom(12 << 20))
+        self.check_fault(daemon, 105, "too many bytes", tree)
+        self.assertEqual(self.try_out(daemon, "print", "x").output, b"x\n")
+
     def test_entries(self):
         """Each entry that is none is named."""
         daemon = self.serve_files("--foreign-programs")

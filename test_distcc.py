@@ -9876,14 +9876,14 @@ class FilesVolunteer(Volunteer):
 def read_files_request(connection):
     """Read a request by files to its end; return {token: [bodies]}; None for one by text."""
     request = collections.defaultdict(list)
-    stream = connection.makefile("rb")
-    while b"SENT" not in request:
-        header = stream.read(12)
-        token, number = header[:4], int(header[4:], 16)
-        if token == b"DIST" and number != 64:
-            return None
-        has_body = token not in (b"DIST", b"FLAG", b"ARGC", b"ENVC", b"UMSK", b"SENT")
-        request[token].append(stream.read(number) if has_body else number)
+    with connection.makefile("rb") as stream:       # left open, it would keep the connection so
+        while b"SENT" not in request:
+            header = stream.read(12)
+            token, number = header[:4], int(header[4:], 16)
+            if token == b"DIST" and number != 64:
+                return None
+            has_body = token not in (b"DIST", b"FLAG", b"ARGC", b"ENVC", b"UMSK", b"SENT")
+            request[token].append(stream.read(number) if has_body else number)
     return request
 
 

@@ -721,9 +721,8 @@ def trace_path(base, path, known):
     Returns (end, way, missing): a canonical path; the list of (canonical path, target) of each
     link on the way and of each directory that is left by "..", whose target is b""; and the name
     that is not there, or b"". If something is missing, end is the directory that lacks it; if
-    links lead in a circle, end is one of them.
-    known: {canonical path: link target, b"" for what is no link, False for what is missing}; it
-    grows."""
+    links lead in a circle, end is one of them. known, which grows: {canonical path: link target,
+    b"" for what is no link, False for what is missing}."""
     base = b"" if path[:1] == b"/" or base == b"/" else base
     names = path.split(b"/")[::-1]
     way = []

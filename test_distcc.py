@@ -7646,8 +7646,8 @@ class StoreTest(ProbeCase):
     def test_results(self):
         """Files written and removed, wherever; but not the compiler's own temporary files."""
         daemon = self.serve_files("--foreign-programs")
-        tree = self.tree().file("/w/old.o", b"").file("/w/gone.o", b"").folder("/tmp/work")
-        written = ["/w/new.o", "/w/old.o", "/tmp/work/a.d", "/tmp/keep.su", "/tmp/ccAbCdEf.su"]
+        tree = self.tree().file("/w/old.o", b"").file("/w/gone.o", b"").folder("/tmp/made")
+        written = ["/w/new.o", "/w/old.o", "/tmp/made/a.d", "/tmp/keep.su", "/tmp/ccAbCdEf.su"]
         answer = self.try_out(daemon, "write", *written, tree=tree)
         self.assertEqual(answer.files, {name: (0o644, name.encode()) for name in written}, answer)
         answer = self.try_out(daemon, "temporary", tree=tree)
